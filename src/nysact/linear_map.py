@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -210,7 +211,28 @@ class Convolution:
         Returns:
             A tensor of the filters' shape.
         """
-        gradients = torch.ops.aten.convolution_backward(
+        return self._backward(outputs, inputs, filters, self.groups, [False, True, False])[1]
+
+    def uses(self, positions: Sequence[int], like: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Count how often each input position is read.
+
+        Args:
+            positions: Input positions a dimension.
+            like: Gives dtype and device.
+
+        Returns:
+            The counts in the shape of one channel, and the output positions a dimension.
+        """
+        channel = like.new_zeros(1, 1, *positions)
+        window = like.new_ones(1, 1, *self.kernel_size)
+        outputs = self.forward(channel, window, groups=1)
+        counts = self._backward(outputs + 1, channel, window, 1, [True, False, False])[0]
+        return counts[0, 0], tuple(outputs.shape[2:])
+
+    def _backward(
+        self, outputs: Tensor, inputs: Tensor, filters: Tensor, groups: int, wanted: list[bool]
+    ) -> list[Tensor]:
+        gradients: list[Tensor] = torch.ops.aten.convolution_backward(
             outputs,
             inputs,
             filters,
@@ -220,10 +242,10 @@ class Convolution:
             self.dilation,
             self.transposed,
             self.output_padding,
-            self.groups,
-            [False, True, False],
+            groups,
+            wanted,
         )
-        return gradients[1]  # type: ignore[no-any-return]
+        return gradients
 
 
 class ConvolutionMap(LinearMap):
@@ -240,8 +262,12 @@ class ConvolutionMap(LinearMap):
         self._convolution = convolution
         self._bias = bias
         self.samples = inputs.shape[0]
-        self._energy = self._squared_windows()
-        self.rows = [self._energy[0].numel() * inputs.shape[0]] * convolution.groups
+        if torch.compiler.is_compiling():
+            uses = convolution.uses(inputs.shape[2:], inputs)
+        else:
+            uses = _cached_uses(convolution, inputs.shape[2:], inputs.dtype, inputs.device)
+        self._counts, self._positions = uses
+        self.rows = [math.prod(self._positions) * inputs.shape[0]] * convolution.groups
 
     def apply(self, probes: Tensor) -> Tensor:
         """See :meth:`LinearMap.apply`; the products are a convolution's output."""
@@ -265,14 +291,15 @@ class ConvolutionMap(LinearMap):
 
     def squared_norm(self) -> Tensor:
         """See :meth:`LinearMap.squared_norm`."""
-        norms = self._energy.flatten(1).sum(1)
+        weighted = self._inputs.square().mul_(self._counts)
+        groups = self._convolution.groups
+        norms = weighted.sum().reshape(1) if groups == 1 else _sum_by_group(weighted, groups)
         return norms + self.rows[0] if self._bias else norms
 
     def row_sum(self) -> Tensor:
         """See :meth:`LinearMap.row_sum`."""
         groups = self._convolution.groups
-        positions = self._energy.shape[1:]
-        ones = self._inputs.new_ones(1).expand(self.samples, groups, *positions)
+        ones = self._inputs.new_ones(1).expand(self.samples, groups, *self._positions)
         return self.adjoint(ones.contiguous()).squeeze(-1)
 
     def sample_means(self) -> Tensor:
@@ -317,11 +344,15 @@ class ConvolutionMap(LinearMap):
             return filters.flatten(2).transpose(1, 2).reshape(groups, -1, columns)
         return filters.reshape(groups, columns, -1).transpose(1, 2)
 
-    def _squared_windows(self) -> Tensor:
-        """Squared norm of the rows, summed over samples: ``(groups, *output positions)``."""
-        convolution, groups = self._convolution, self._convolution.groups
-        squares = self._inputs.square().sum(0)
-        squares = squares.reshape(groups, -1, *squares.shape[1:]).sum(1)
-        window = squares.new_ones(1, 1, *convolution.kernel_size)
-        # A group's squares share one window, so the groups ride along as samples.
-        return convolution.forward(squares.unsqueeze(1), window, groups=1).squeeze(1)
+
+@lru_cache(maxsize=256)
+def _cached_uses(
+    convolution: Convolution, positions: torch.Size, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Keep the counts: all batches of one shape, and all layers of one kind, share them."""
+    return convolution.uses(positions, torch.empty(0, dtype=dtype, device=device))
+
+
+def _sum_by_group(values: Tensor, groups: int) -> Tensor:
+    """Sum ``(samples, channels, *positions)`` over all but groups of channels."""
+    return values.reshape(len(values), groups, -1).sum((0, 2))
