@@ -35,7 +35,14 @@ def refreshed(curvature, A, shape=SHAPE):
 
 def dense(curvature, factors, damping, shape=SHAPE, known=(True, True, True)):
     eye = torch.eye(shape.dim, dtype=torch.float64).expand(*LEAD, -1, -1)
-    return curvature.precondition(eye, factors, damping, torch.tensor(known))
+    return multiply(curvature, eye, factors, damping, torch.tensor(known))
+
+
+def multiply(curvature, gradient, factors, damping, known):
+    action = curvature.action(factors, damping, known)
+    product, bias = curvature.precondition(gradient, None, action)
+    assert bias is None
+    return product
 
 
 # --- probes ----------------------------------------------------------------------------------
@@ -172,10 +179,10 @@ def test_layers_without_factors_keep_their_gradient(sketch, rank):
     shape = Shape(groups=2, dim=9, rank=rank)
     curvature = Nystrom(sketch, tail=True)
     G = randn(*LEAD, 3, 9)
-    kept = curvature.precondition(G, curvature.initial(shape, SEEDS), 0.5, torch.zeros(3).bool())
+    kept = multiply(curvature, G, curvature.initial(shape, SEEDS), 0.5, torch.zeros(3).bool())
     assert torch.equal(kept, G)
     factors, _ = refreshed(curvature, covariances(), shape)
-    mixed = curvature.precondition(G, factors, 0.5, torch.tensor([True, False, True]))
+    mixed = multiply(curvature, G, factors, 0.5, torch.tensor([True, False, True]))
     assert torch.equal(mixed[1], G[1])
     assert not torch.equal(mixed[0], G[0])
 
@@ -186,8 +193,8 @@ def test_failure_is_told_for_each_layer_and_group(sketch):
     A[1, 0] = float("nan")
     factors, succeeded = refreshed(curvature, A)
     assert succeeded.tolist() == [[True, True], [False, True], [True, True]]
-    assert factors["basis"].isfinite().all()
-    assert factors["eigenvalues"].isfinite().all()
+    for name in ("basis", "root"):
+        assert factors[name][succeeded].isfinite().all()
 
 
 def test_repeated_subspace_refreshes_converge_to_the_top_eigenspace():
@@ -198,7 +205,23 @@ def test_repeated_subspace_refreshes_converge_to_the_top_eigenspace():
     for _ in range(200):
         omega = curvature.probes(SHAPE, factors, SEEDS)
         factors, _ = curvature.refresh({"sketch": A @ omega, "trace": trace}, omega)
-    assert error(factors["eigenvalues"], values) < 1e-8
+    found = [
+        curvature.summary({name: value[layer] for name, value in factors.items()})["eigenvalues"]
+        for layer in range(len(SEEDS))
+    ]
+    assert error(torch.stack(found), values) < 1e-8
+
+
+@every_sketch
+@pytest.mark.parametrize("rank", [4, 9])
+def test_a_bias_apart_is_the_last_column_of_the_gradient(sketch, rank):
+    shape = Shape(groups=2, dim=9, rank=rank)
+    curvature, G = Nystrom(sketch, tail=True), randn(*LEAD, 3, 9)
+    factors, _ = refreshed(curvature, covariances(shape), shape)
+    action = curvature.action(factors, 0.5, torch.tensor([True, False, True]))
+    weight, bias = curvature.precondition(G[..., :-1], G[..., -1], action)
+    whole, _ = curvature.precondition(G, None, action)
+    assert error(torch.cat([weight, bias.unsqueeze(-1)], dim=-1), whole) < 1e-14
 
 
 @both_tails

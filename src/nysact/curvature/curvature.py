@@ -147,20 +147,32 @@ class Curvature(ABC):
         """
 
     @abstractmethod
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """Multiply gradients by the damped inverse.
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """Prepare what :meth:`precondition` multiplies with, once a refresh and damping.
 
         Args:
-            gradient: ``(layers, groups, out, dim)``.
             factors: The factors in force.
             damping: Damping rho.
-            known: ``(layers,)`` boolean, on the gradient's device: a layer that has no factors yet
+            known: ``(layers,)`` boolean, on the factors' device: a layer that has no factors yet
                 keeps its gradient.
 
         Returns:
-            The preconditioned gradients, a new tensor of the same shape.
+            Name to tensor, each beginning with ``layers``.
+        """
+
+    @abstractmethod
+    def precondition(
+        self, weight: Tensor, bias: Tensor | None, action: Tensors
+    ) -> tuple[Tensor, Tensor | None]:
+        """Multiply gradients by the damped inverse.
+
+        Args:
+            weight: ``(layers, groups, out, fan_in)``.
+            bias: ``(layers, groups, out)``, the last column of the gradient, or none.
+            action: What :meth:`action` gave for these layers.
+
+        Returns:
+            The preconditioned gradients, new tensors of the same shapes.
         """
 
     def inverse(self, factors: Tensors, damping: float, known: Tensor, dim: int) -> Tensor:
@@ -178,7 +190,7 @@ class Curvature(ABC):
         like = next(iter(factors.values()))
         identity = torch.eye(dim, dtype=like.dtype, device=like.device)
         identity = identity.expand(1, like.shape[1], -1, -1)
-        return self.precondition(identity, factors, damping, known).squeeze(0)
+        return self.precondition(identity, None, self.action(factors, damping, known))[0].squeeze(0)
 
     @abstractmethod
     def summary(self, factors: Tensors) -> Tensors:
@@ -190,6 +202,45 @@ class Curvature(ABC):
         Returns:
             Name to tensor.
         """
+
+
+class JoinedCurvature(Curvature):
+    """A curvature whose action wants the bias as the last column of the gradient."""
+
+    def precondition(
+        self, weight: Tensor, bias: Tensor | None, action: Tensors
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Curvature.precondition`."""
+        if bias is None:
+            return self.multiply(weight, action), None
+        product = self.multiply(torch.cat([weight, bias.unsqueeze(-1)], dim=-1), action)
+        return product[..., :-1], product[..., -1]
+
+    @abstractmethod
+    def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
+        """Multiply gradients by the damped inverse.
+
+        Args:
+            gradient: ``(layers, groups, out, dim)``.
+            action: What :meth:`action` gave for these layers.
+
+        Returns:
+            The preconditioned gradients, a new tensor of the same shape.
+        """
+
+
+def known_or_identity(known: Tensor, matrices: Tensor) -> Tensor:
+    """Give the identity to layers that have no factors yet.
+
+    Args:
+        known: ``(layers,)`` boolean.
+        matrices: ``(layers, groups, n, n)``.
+
+    Returns:
+        A tensor of the same shape.
+    """
+    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    return torch.where(lift(known, matrices), matrices, identity)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -26,63 +26,114 @@ def working_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
-def nystrom_eigenpairs(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenpairs of the Nystrom approximation of A from its sketch ``A @ probes``.
+def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Factors of the Nystrom approximation of A from its sketch ``A @ probes``.
 
     The shifted form of Tropp, Yurtsever, Udell and Cevher, "Fixed-rank approximation of a
-    positive-semidefinite matrix from streaming data" (2017), algorithm 3. The factorisation runs
-    in float64 where the device has it; the shift matches the precision of the sketch. A matrix
-    that isn't positive definite with the first shift is tried with a larger one, without asking
-    the host. Where the sketch is zero, of dead inputs say, the probes lie in the null space: they
-    are the basis, with eigenvalues of zero.
+    positive-semidefinite matrix from streaming data" (2017), algorithm 3, with Cholesky QR in
+    place of the singular value decomposition: a device never waits for the host. It runs in
+    float64 where the device has it; the shift matches the precision of the sketch. A matrix that
+    isn't positive definite with the first shift is tried with a larger one. Where the sketch is
+    zero, of dead inputs say, the probes lie in the null space: they span the basis.
 
     Args:
         sketch: ``(..., d, r)``, float32 or float64.
-        probes: ``(..., d, r)``.
+        probes: ``(..., d, r)`` of rank r.
 
     Returns:
-        Orthonormal basis ``(..., d, r)``, eigenvalues in ascending order ``(..., r)``, both in
-        the sketch's dtype, and a boolean ``(...)``: whether the factorisation succeeded. Where
-        it didn't, the first two hold finite numbers without meaning.
+        Orthonormal basis Q ``(..., d, r)``, root R ``(..., r, r)`` and shift nu ``(...)`` in the
+        sketch's dtype, with ``A ~ Q (R R^T - nu I) Q^T``, and a boolean ``(...)``: whether the
+        factorisation succeeded. Where it didn't, the others hold numbers without meaning, which
+        needn't be finite.
     """
-    dtype = working_dtype(sketch)
-    finite = sketch.isfinite().all(-1).all(-1)
-    wide = torch.where(finite[..., None, None], sketch, 0).to(dtype)
-    probes = probes.to(dtype)
+    probes = probes.to(working_dtype(sketch))
+    basis, root, shift, succeeded = _with_two_shifts(sketch, partial(_shifted_factors, probes))
+    empty = (sketch == 0).all(-1).all(-1)[..., None, None]
+    spanned = _orthonormalise(probes)[0].to(sketch.dtype)
+    return torch.where(empty, spanned, basis), root, shift, succeeded
+
+
+def _with_two_shifts(
+    matrix: Tensor, factorise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Factorise with the first shift, or else with the second; nothing is asked of the host."""
+    finite = matrix.isfinite().all(-1).all(-1)
+    wide = torch.where(finite[..., None, None], matrix, 0).to(working_dtype(matrix))
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
-    unit = scale * (sketch.shape[-2] ** 0.5 * torch.finfo(sketch.dtype).eps)
-    small, shift = _shifted_factor(wide, probes, unit * _SHIFTS[0]), unit * _SHIFTS[0]
-    large = _shifted_factor(wide, probes, unit * _SHIFTS[1])
-    retry = small[1] != 0
-    shift = torch.where(retry, unit * _SHIFTS[1], shift)
-    factor = torch.where(retry[..., None, None], large[0], small[0])
-    empty = scale == 0
-    succeeded = finite & (empty | (small[1] == 0) | (large[1] == 0))
-    usable = (succeeded & ~empty)[..., None, None]
-    factor = torch.where(usable, factor, torch.eye(factor.shape[-1]).to(factor))
-    shifted = torch.where(usable, wide + shift[..., None, None] * probes, probes)
-    basis, eigenvalues, converged = _eigenpairs(shifted, factor)
-    eigenvalues = torch.where(usable[..., 0], eigenvalues - shift.unsqueeze(-1), 0).clamp(min=0)
-    succeeded &= converged & basis.isfinite().all(-1).all(-1) & eigenvalues.isfinite().all(-1)
-    return basis.to(sketch.dtype), eigenvalues.to(sketch.dtype), succeeded
+    unit = scale * (matrix.shape[-2] ** 0.5 * torch.finfo(matrix.dtype).eps)
+    small, large = (factorise(wide, unit * shift) for shift in _SHIFTS)
+    first, empty = small[2], scale == 0
+    chosen = [
+        torch.where(first[..., None, None], a, b) for a, b in zip(small[:2], large[:2], strict=True)
+    ]
+    root = torch.where(empty[..., None, None], 0, chosen[1])
+    shift = torch.where(first, unit * _SHIFTS[0], unit * _SHIFTS[1])
+    succeeded = finite & (first | large[2] | empty)
+    basis, root, shift = (value.to(matrix.dtype) for value in (chosen[0], root, shift))
+    return basis, root, shift, succeeded
 
 
-def _shifted_factor(sketch: Tensor, probes: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky factor of the shifted core matrix, and LAPACK's verdict on it."""
-    core = probes.mT @ (sketch + shift[..., None, None] * probes)
+def _shifted_factors(
+    probes: Tensor, sketch: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Basis and root for one shift, and whether every factorisation on the way succeeded."""
+    shifted = sketch + shift[..., None, None] * probes
+    core = probes.mT @ shifted
     factor, info = torch.linalg.cholesky_ex((core + core.mT) / 2)
-    return factor, info
+    half = torch.linalg.solve_triangular(factor, shifted.mT, upper=False).mT
+    basis, root, succeeded = _orthonormalise(half)
+    return basis, root, succeeded & (info == 0)
 
 
-def _eigenpairs(shifted: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenpairs of ``X X^T`` with ``X factor^T = shifted``, through an r x r eigenproblem."""
-    root = torch.linalg.solve_triangular(factor, shifted.mT, upper=False).mT
-    orthonormal, triangle = torch.linalg.qr(root)
-    gram = triangle @ triangle.mT
-    finite = gram.isfinite().all(-1).all(-1)
-    gram = torch.where(finite[..., None, None], gram, 0)
-    (eigenvalues, rotation), converged = _each(torch.linalg.eigh, gram)
-    return orthonormal @ rotation, eigenvalues, converged
+def _orthonormalise(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cholesky QR, twice for orthogonality: ``matrix = basis root^T``."""
+    first, info = torch.linalg.cholesky_ex(matrix.mT @ matrix)
+    basis = torch.linalg.solve_triangular(first, matrix.mT, upper=False).mT
+    second, again = torch.linalg.cholesky_ex(basis.mT @ basis)
+    basis = torch.linalg.solve_triangular(second, basis.mT, upper=False).mT
+    return basis, (first @ second).mT, (info == 0) & (again == 0)
+
+
+def covariance_factors(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Factors of a covariance that is known in full.
+
+    Args:
+        covariance: ``(..., d, d)``, float32 or float64.
+
+    Returns:
+        As :func:`nystrom_factors`, with r = d and the identity as the basis.
+    """
+    _, root, shift, succeeded = _with_two_shifts(covariance, _cholesky_root)
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    return identity.expand_as(covariance), root, shift, succeeded
+
+
+def _cholesky_root(covariance: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Root of the shifted covariance; its basis is the identity, which needs no tensor here."""
+    core = (covariance + covariance.mT) / 2
+    core.diagonal(dim1=-2, dim2=-1).add_(shift.unsqueeze(-1))
+    root, info = torch.linalg.cholesky_ex(core)
+    return root, root, info == 0
+
+
+def damped_core(root: Tensor, shift: Tensor, damping: float) -> Tensor:
+    """Invert ``R R^T + (damping - shift) I``, the damped approximation within its range.
+
+    Args:
+        root: R, ``(..., r, r)``.
+        shift: ``(...)``.
+        damping: Damping rho.
+
+    Returns:
+        ``(..., r, r)``, float64 where the device has it.
+    """
+    wide = root.to(working_dtype(root))
+    core = wide @ wide.mT
+    core.diagonal(dim1=-2, dim2=-1).add_((damping - shift.to(core.dtype)).unsqueeze(-1))
+    factor = torch.linalg.cholesky_ex(core)[0]
+    identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
+    half: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)
+    return half.mT @ half
 
 
 def _each(
@@ -141,24 +192,31 @@ def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return basis.mT.to(rows.dtype), values.square().to(rows.dtype), finite & converged
 
 
-def apply_low_rank(gradient: Tensor, basis: Tensor, along: Tensor, rest: Tensor) -> Tensor:
-    """Multiply by ``basis diag(along) basis^T + rest (I - basis basis^T)`` from the right.
+def apply_low_rank(
+    gradient: Tensor, left: Tensor, right: Tensor, rest: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Multiply by ``rest I + left right^T`` from the right.
 
     Args:
-        gradient: ``(..., out, d)``.
-        basis: ``(..., d, r)``, orthonormal.
-        along: ``(..., r)``.
+        gradient: ``(..., out, d)``, or without its last column, which then is ``bias``.
+        left: ``(..., d, r)``.
+        right: ``(..., d, r)``.
         rest: ``(...)``.
+        bias: ``(..., out)`` or none.
 
     Returns:
-        The product, ``(..., out, d)``.
+        The product, new tensors in the shapes of ``gradient`` and ``bias``.
     """
-    rest = rest[..., None, None]
-    coordinates = (gradient @ basis) * (along.unsqueeze(-2) - rest)
-    batch = gradient.shape[:-2]
-    product = torch.baddbmm(
-        (gradient * rest).flatten(0, -3),
-        coordinates.flatten(0, -3),
-        basis.expand(*batch, *basis.shape[-2:]).flatten(0, -3).mT,
-    )
-    return product.view(gradient.shape)
+    lead, fan_in = gradient.shape[:-2], gradient.shape[-1]
+    weight = gradient.reshape(-1, *gradient.shape[-2:])
+    left, right = (factor.reshape(-1, *factor.shape[-2:]) for factor in (left, right))
+    rest = rest.reshape(-1, 1, 1)
+    coordinates = torch.bmm(weight, left[:, :fan_in])
+    if bias is not None:
+        column = bias.reshape(*weight.shape[:2], 1)
+        coordinates = torch.baddbmm(coordinates, column, left[:, fan_in:])
+        product = torch.baddbmm(column * rest, coordinates, right[:, fan_in:].mT)
+        bias = product.view(bias.shape)
+    # In place: a large gradient is read and written no more often than needed.
+    product = (weight * rest).baddbmm_(coordinates, right[:, :fan_in].mT)
+    return product.view(*lead, *gradient.shape[-2:]), bias

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nysact.curvature.curvature import Curvature, Shape, Tensors, seeded
-from nysact.curvature.linalg import apply_low_rank, covariance_eigenpairs, nystrom_eigenpairs
+from nysact.curvature.curvature import Curvature, Shape, Tensors, lift, seeded
+from nysact.curvature.linalg import (
+    apply_low_rank,
+    covariance_factors,
+    damped_core,
+    nystrom_factors,
+)
 from nysact.linear_map import LinearMap
 
 SKETCHES = ("columns", "gaussian", "subspace")
@@ -38,9 +43,9 @@ class Nystrom(Curvature):
             basis = torch.stack([_gaussian(shape, seed) for seed in seeds])
         else:
             basis = torch.zeros(size, dtype=torch.float64)
-        residual = basis.new_zeros(size[:2])
-        eigenvalues = basis.new_zeros(*size[:2], shape.rank)
-        return {"basis": basis, "eigenvalues": eigenvalues, "residual": residual}
+        root = basis.new_zeros(*size[:2], shape.rank, shape.rank)
+        none = basis.new_zeros(size[:2])
+        return {"basis": basis, "root": root, "shift": none, "residual": none.clone()}
 
     def restarts(self, shape: Shape) -> bool:
         """See :meth:`Curvature.restarts`; the exact covariance has no probes to depend on."""
@@ -54,7 +59,10 @@ class Nystrom(Curvature):
         if self._sketch == "subspace":
             return basis
         draw = _columns if self._sketch == "columns" else _gaussian
-        return torch.stack([draw(shape, seed) for seed in seeds]).to(basis)
+        drawn = torch.stack([draw(shape, seed) for seed in seeds]).to(basis.dtype)
+        # From pinned memory the copy waits for nothing.
+        drawn = drawn.pin_memory() if basis.is_cuda else drawn
+        return drawn.to(basis.device, non_blocking=True)
 
     def measure(self, linear_map: LinearMap, probes: Tensor, offset: int = 0) -> Tensors:
         """See :meth:`Curvature.measure`."""
@@ -67,37 +75,39 @@ class Nystrom(Curvature):
         sketch = statistics["sketch"]
         dim, rank = sketch.shape[-2:]
         if rank == dim:
-            basis, eigenvalues, succeeded = covariance_eigenpairs(sketch)
-            residual = torch.zeros_like(statistics["trace"])
+            basis, root, shift, succeeded = covariance_factors(sketch)
+            residual = torch.zeros_like(shift)
         else:
-            basis, eigenvalues, succeeded = nystrom_eigenpairs(sketch, probes)
-            missed = statistics["trace"] - eigenvalues.sum(-1)
-            residual = missed.clamp(min=0) / (dim - rank)
-        return {"basis": basis, "eigenvalues": eigenvalues, "residual": residual}, succeeded
+            basis, root, shift, succeeded = nystrom_factors(sketch, probes)
+            captured = root.square().sum((-2, -1)) - rank * shift
+            residual = (statistics["trace"] - captured).clamp(min=0) / (dim - rank)
+        return {"basis": basis, "root": root, "shift": shift, "residual": residual}, succeeded
 
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """See :meth:`Curvature.precondition`."""
-        along, rest = self._inverse_eigenvalues(factors, damping, known)
-        return apply_low_rank(gradient, factors["basis"], along, rest)
-
-    def _inverse_eigenvalues(
-        self, factors: Tensors, damping: float, known: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        eigenvalues, residual = factors["eigenvalues"], factors["residual"]
-        along = (eigenvalues + damping).reciprocal()
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """See :meth:`Curvature.action`."""
+        basis, residual = factors["basis"], factors["residual"]
+        core = damped_core(factors["root"], factors["shift"], damping)
         rest = (residual * self._tail + damping).reciprocal()
-        if factors["basis"].shape[-1] == factors["basis"].shape[-2]:
+        if basis.shape[-1] == basis.shape[-2]:
             # The basis spans everything; a zero here spares a cancellation.
             rest = torch.zeros_like(rest)
         known = known.view(-1, 1)
-        return torch.where(known.unsqueeze(-1), along, 1), torch.where(known, rest, 1)
+        rest = torch.where(known, rest, 1)
+        core.diagonal(dim1=-2, dim2=-1).sub_(rest.unsqueeze(-1))
+        left = torch.where(lift(known, core), basis.to(core.dtype) @ core, 0)
+        return {"left": left.to(basis.dtype), "right": basis, "rest": rest}
+
+    def precondition(
+        self, weight: Tensor, bias: Tensor | None, action: Tensors
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Curvature.precondition`."""
+        return apply_low_rank(weight, action["left"], action["right"], action["rest"], bias)
 
     def summary(self, factors: Tensors) -> Tensors:
         """See :meth:`Curvature.summary`."""
-        eigenvalues, residual = factors["eigenvalues"], factors["residual"]
-        dim, rank = factors["basis"].shape[-2:]
+        residual, (dim, rank) = factors["residual"], factors["basis"].shape[-2:]
+        squares = torch.linalg.svdvals(factors["root"].double()).square().flip(-1)
+        eigenvalues = (squares - factors["shift"].unsqueeze(-1)).clamp(min=0).to(residual.dtype)
         captured = eigenvalues.sum(-1)
         trace = captured + residual * (dim - rank)
         return {

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, Tensors, lift
+from nysact.curvature import Curvature, JoinedCurvature, Shape, Tensors, lift
 from nysact.family.two_sided import TwoSidedOptimizer
 from nysact.linear_map import LinearMap
 
 
-class KroneckerVectors(Curvature):
+class KroneckerVectors(JoinedCurvature):
     """The rank-one curvature ``(b b^T) x (a a^T)`` of a mean row a and a mean output gradient b.
 
     b sums over a sample's positions, so that ``b a^T`` has the scale of the weight's gradient.
@@ -62,14 +62,22 @@ class KroneckerVectors(Curvature):
         usable = inputs.isfinite().all(-1) & outputs.isfinite().all(-1)
         return {"input_vector": inputs, "output_vector": outputs}, usable
 
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """See :meth:`Curvature.precondition`; the formula of Sherman and Morrison."""
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """See :meth:`Curvature.action`; the formula of Sherman and Morrison."""
         a, b = factors["input_vector"].unsqueeze(-2), factors["output_vector"].unsqueeze(-1)
-        along = (b.mT @ gradient @ a.mT) / (damping + _norms(a, b))
-        product = (gradient - along * (b @ a)) / damping
-        return torch.where(known.view(-1, 1, 1, 1), product, gradient)
+        known = lift(known, a)
+        return {
+            "input": a,
+            "output": b,
+            "gain": torch.where(known, 1 / (damping + _norms(a, b)), 0),
+            "scale": torch.where(known, a.new_full((), 1 / damping), 1),
+        }
+
+    def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
+        """See :meth:`JoinedCurvature.multiply`."""
+        a, b = action["input"], action["output"]
+        along = (b.mT @ gradient @ a.mT) * action["gain"]
+        return (gradient - along * (b @ a)) * action["scale"]
 
     def inverse(self, factors: Tensors, damping: float, known: Tensor, dim: int) -> Tensor:
         """Refuse: the inverse mixes both sides.

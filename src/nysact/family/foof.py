@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, Tensors, linalg
+from nysact.curvature import Curvature, JoinedCurvature, Shape, Tensors, known_or_identity, linalg
 from nysact.linear_map import LinearMap
 from nysact.optim.momentum import MomentumOptimizer
 
 
-class Exact(Curvature):
+class Exact(JoinedCurvature):
     """The activation covariance itself, through its eigenpairs."""
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -36,14 +36,15 @@ class Exact(Curvature):
         basis, eigenvalues, succeeded = linalg.covariance_eigenpairs(statistics["covariance"])
         return {"basis": basis, "eigenvalues": eigenvalues}, succeeded
 
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """See :meth:`Curvature.precondition`."""
-        basis = factors["basis"]
-        inverse = (factors["eigenvalues"] + damping).reciprocal().unsqueeze(-2)
-        product = ((gradient @ basis) * inverse) @ basis.mT
-        return torch.where(known.view(-1, 1, 1, 1), product, gradient)
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """See :meth:`Curvature.action`."""
+        basis, damped = factors["basis"], factors["eigenvalues"] + damping
+        inverse = (basis / damped.unsqueeze(-2)) @ basis.mT
+        return {"inverse": known_or_identity(known, inverse)}
+
+    def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
+        """See :meth:`JoinedCurvature.multiply`."""
+        return gradient @ action["inverse"]
 
     def summary(self, factors: Tensors) -> Tensors:
         """See :meth:`Curvature.summary`."""

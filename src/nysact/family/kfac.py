@@ -9,12 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, Tensors, lift, linalg
+from nysact.curvature import (
+    Curvature,
+    JoinedCurvature,
+    Shape,
+    Tensors,
+    known_or_identity,
+    lift,
+    linalg,
+)
 from nysact.family.two_sided import TwoSidedOptimizer
 from nysact.linear_map import LinearMap
 
 
-class Kronecker(Curvature):
+class Kronecker(JoinedCurvature):
     """The Kronecker product of the input covariance A and the output gradients' covariance B.
 
     A is a mean over rows; B is taken of the gradients of each sample's own loss, summed over a
@@ -75,28 +83,26 @@ class Kronecker(Curvature):
             usable.append(succeeded)
         return factors, usable[0] & usable[1]
 
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """See :meth:`Curvature.precondition`; multiplies from both sides."""
-        inputs, outputs = factors["input_basis"], factors["output_basis"]
-        along_inputs, along_outputs = damped_eigenvalues(
-            factors["input_eigenvalues"], factors["output_eigenvalues"], damping
-        )
-        core = outputs.mT @ gradient @ inputs
-        core = core / along_inputs.unsqueeze(-2) / along_outputs.unsqueeze(-1)
-        return torch.where(known.view(-1, 1, 1, 1), outputs @ core @ inputs.mT, gradient)
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """See :meth:`Curvature.action`; the damped inverses of both sides."""
+        sides = ("input", "output")
+        inputs, outputs = (factors[f"{side}_eigenvalues"] for side in sides)
+        damped = damped_eigenvalues(inputs, outputs, damping)
+        bases = [factors[f"{side}_basis"] for side in sides]
+        dense = [
+            (basis / values.unsqueeze(-2)) @ basis.mT
+            for basis, values in zip(bases, damped, strict=True)
+        ]
+        return {s: known_or_identity(known, each) for s, each in zip(sides, dense, strict=True)}
+
+    def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
+        """See :meth:`JoinedCurvature.multiply`; multiplies from both sides."""
+        return action["output"] @ gradient @ action["input"]
 
     def inverse(self, factors: Tensors, damping: float, known: Tensor, dim: int) -> Tensor:
         """See :meth:`Curvature.inverse`; the factor that acts on the inputs' side."""
         del dim
-        basis = factors["input_basis"]
-        along, _ = damped_eigenvalues(
-            factors["input_eigenvalues"], factors["output_eigenvalues"], damping
-        )
-        dense = (basis / along.unsqueeze(-2)) @ basis.mT
-        identity = torch.eye(dense.shape[-1], dtype=dense.dtype, device=dense.device)
-        return torch.where(known.view(-1, 1, 1, 1), dense, identity).squeeze(0)
+        return self.action(factors, damping, known)["input"].squeeze(0)
 
     def summary(self, factors: Tensors) -> Tensors:
         """See :meth:`Curvature.summary`."""

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nysact.curvature import Curvature, Shape, Tensors
+from nysact.curvature import Curvature, JoinedCurvature, Shape, Tensors, lift
 from nysact.curvature.linalg import apply_low_rank, gram_eigenpairs
 from nysact.family.kfac import balance_of
 from nysact.family.two_sided import TwoSidedOptimizer
 from nysact.linear_map import LinearMap
 
 
-class SampledKronecker(Curvature):
+class SampledKronecker(JoinedCurvature):
     """The Kronecker product of two covariances of rank m, those of the first m samples.
 
     A sample gives one row a side: its inputs averaged over positions and its output gradients
@@ -81,14 +81,24 @@ class SampledKronecker(Curvature):
             usable.append(succeeded)
         return factors, usable[0] & usable[1]
 
-    def precondition(
-        self, gradient: Tensor, factors: Tensors, damping: float, known: Tensor
-    ) -> Tensor:
-        """See :meth:`Curvature.precondition`; the formula of Sherman, Morrison and Woodbury."""
-        inputs, outputs = self._dampings(factors, damping)
-        product = _solve(gradient, factors, "input", inputs)
-        product = _solve(product.mT, factors, "output", outputs).mT
-        return torch.where(known.view(-1, 1, 1, 1), product, gradient)
+    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
+        """See :meth:`Curvature.action`; the formula of Sherman, Morrison and Woodbury."""
+        action: Tensors = {}
+        for side, each in zip(("input", "output"), self._dampings(factors, damping), strict=True):
+            basis, rest = factors[f"{side}_basis"], each.reciprocal()
+            along = (factors[f"{side}_eigenvalues"] + each.unsqueeze(-1)).reciprocal()
+            left = basis * (along - rest.unsqueeze(-1)).unsqueeze(-2)
+            action[f"{side}_left"] = torch.where(lift(known, left), left, 0)
+            action[f"{side}_right"] = basis
+            action[f"{side}_rest"] = torch.where(known.view(-1, 1), rest, 1)
+        return action
+
+    def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
+        """See :meth:`JoinedCurvature.multiply`."""
+        for side in ("input", "output"):
+            factors = (action[f"{side}_{part}"] for part in ("left", "right", "rest"))
+            gradient = apply_low_rank(gradient, *factors)[0].mT
+        return gradient
 
     def _dampings(self, factors: Tensors, damping: float) -> tuple[Tensor, Tensor]:
         """Spread the damping over both sides by their mean eigenvalues, as K-FAC does."""
@@ -101,11 +111,11 @@ class SampledKronecker(Curvature):
 
     def inverse(self, factors: Tensors, damping: float, known: Tensor, dim: int) -> Tensor:
         """See :meth:`Curvature.inverse`; the factor that acts on the inputs' side."""
-        basis = factors["input_basis"]
-        identity = torch.eye(dim, dtype=basis.dtype, device=basis.device)
-        identity = identity.expand(*basis.shape[:2], -1, -1)
-        dense = _solve(identity, factors, "input", self._dampings(factors, damping)[0])
-        return torch.where(known.view(-1, 1, 1, 1), dense, identity).squeeze(0)
+        del dim
+        action = self.action(factors, damping, known)
+        dense = action["input_left"] @ action["input_right"].mT
+        dense.diagonal(dim1=-2, dim2=-1).add_(action["input_rest"].unsqueeze(-1))
+        return dense.squeeze(0)
 
     def summary(self, factors: Tensors) -> Tensors:
         """See :meth:`Curvature.summary`."""
@@ -116,12 +126,6 @@ class SampledKronecker(Curvature):
             "output_eigenvalues": factors["output_eigenvalues"],
             "output_trace": factors["output_eigenvalues"].sum(-1),
         }
-
-
-def _solve(gradient: Tensor, factors: Tensors, side: str, damping: Tensor) -> Tensor:
-    """Multiply by the damped inverse of one side from the right."""
-    along = (factors[f"{side}_eigenvalues"] + damping.unsqueeze(-1)).reciprocal()
-    return apply_low_rank(gradient, factors[f"{side}_basis"], along, damping.reciprocal())
 
 
 class SKFAC(TwoSidedOptimizer):

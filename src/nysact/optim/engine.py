@@ -31,6 +31,7 @@ class Engine:
         self.layers = discovery.layers
         self.paused = self._was_paused = False
         self._curvature = curvature
+        self._distinct = list(dict.fromkeys(self.layers.values()))
         self._stacks = self._build({})
         self._handles = [
             module.register_forward_pre_hook(CaptureHook(layer, adapter), with_kwargs=True)
@@ -41,9 +42,9 @@ class Engine:
                 module.register_forward_hook(OutputHook(layer, adapter), with_kwargs=True)
                 for module, layer, adapter in discovery.modules
             ]
-        self._watched: set[Layer] = set()
+        self._watches: list[Any] = []
         # The hooks go with the engine, whether it is told to let go or just forgotten.
-        self.remove_hooks = weakref.finalize(self, _remove, self._handles)
+        self.remove_hooks = weakref.finalize(self, _remove, self._handles, self._watches)
         self.remove_hooks.atexit = False
         self.arm()
 
@@ -53,7 +54,7 @@ class Engine:
         Returns:
             The layers in the model's order.
         """
-        return list(dict.fromkeys(self.layers.values()))
+        return self._distinct
 
     def _build(self, known: Mapping[Layer, dict[str, Tensor]]) -> list[LayerStack]:
         """Stack layers of one shape; states that still fit are carried over."""
@@ -91,11 +92,12 @@ class Engine:
             RuntimeError: If a layer's factorisation keeps failing.
         """
         self._follow_parameters()
-        self._find_bypassed()
-        for stack in self._stacks:
+        listening = [stack for stack in self._stacks if stack.listening]
+        if listening:
+            self._find_bypassed()
+        for stack in listening:
             step = stack.group["step"]
-            if not stack.listening:
-                continue
+            stack.report()
             stack.commit()
             due = stack.due(step)
             if any(due):
@@ -144,23 +146,23 @@ class Engine:
     def arm(self) -> None:
         """Listen to the next forwards if the step they lead to takes statistics."""
         self._was_paused = self.paused
-        self._watch_gradients()
+        _remove(self._watches)
+        self._watches.clear()
         for stack in self._stacks:
             due = stack.group["step"] % stack.group["cov_interval"] == 0
             stack.listening = due and not self.paused and self.remove_hooks.alive
             if due:
                 stack.open()
+                self._watch_gradients(stack.layers)
             else:
                 stack.close()
 
-    def _watch_gradients(self) -> None:
-        """Hook the weights that need a gradient by now."""
-        if not self.remove_hooks.alive:
-            return
-        for layer in self.distinct():
-            if layer.weight.requires_grad and layer not in self._watched:
-                self._watched.add(layer)
-                self._handles += GradientHooks(layer).handles
+    def _watch_gradients(self, layers: Iterable[Layer]) -> None:
+        """Hook the weights that need a gradient, in steps with statistics alone."""
+        if self.remove_hooks.alive:
+            for layer in layers:
+                if layer.weight.requires_grad:
+                    self._watches += GradientHooks(layer).handles
 
     def pause(self, *, paused: bool) -> None:
         """Stop or go on observing.
@@ -229,9 +231,10 @@ class Engine:
         self.arm()
 
 
-def _remove(handles: list[Any]) -> None:
-    for handle in handles:
-        handle.remove()
+def _remove(*lists: list[Any]) -> None:
+    for handles in lists:
+        for handle in handles:
+            handle.remove()
 
 
 def _listed(names: list[str], shown: int = 6) -> str:

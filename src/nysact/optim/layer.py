@@ -157,41 +157,47 @@ class Layer:
             stride = min(max(1, positions // _ROWS_A_SAMPLE), _LARGEST_STRIDE)
         start = -self.seen % stride
         self.seen = (self.seen + samples) % stride
-        return [tensor[start::stride] for tensor in inputs] if start < samples else ()
+        if start >= samples:
+            return ()
+        # Copied once: a strided batch would be copied by every operation on it.
+        return inputs if stride == 1 else [tensor[start::stride].clone() for tensor in inputs]
 
-    def gradient(self) -> Tensor:
-        """The gradient as matrices, the bias's in the last column.
+    def gradients(self) -> tuple[Tensor, Tensor | None]:
+        """Give the gradients as matrices.
 
         Returns:
-            ``(groups, out, d)`` in the statistic's dtype.
+            That of the weight, ``(groups, out, fan_in)``, and that of the bias where it is
+            preconditioned along, ``(groups, out)``; both in the statistic's dtype.
         """
-        matrix = self._as_matrix(self.weight.grad)
+        assert self.weight.grad is not None
+        dtype = self.stack.dtype
+        weight = self.adapter.to_matrix(self.geometry, self.weight.grad).to(dtype)
         if not self.stack.bias:
-            return matrix
+            return weight, None
         assert self.bias is not None
         column = self.bias.grad
-        column = matrix.new_zeros(matrix.shape[:2]) if column is None else column
-        return torch.cat([matrix, column.to(matrix.dtype).reshape(*matrix.shape[:2], 1)], dim=-1)
+        if column is None:
+            return weight, weight.new_zeros(weight.shape[:2])
+        return weight, column.to(dtype).reshape(weight.shape[:2])
 
-    def _as_matrix(self, gradient: Tensor | None) -> Tensor:
-        assert gradient is not None
-        return self.adapter.to_matrix(self.geometry, gradient).to(self.stack.dtype)
-
-    def split(self, matrix: Tensor) -> dict[Tensor, Tensor]:
-        """Undo :meth:`gradient`.
+    def place(self, weight: Tensor, bias: Tensor | None) -> dict[Tensor, Tensor]:
+        """Undo :meth:`gradients`.
 
         Args:
-            matrix: ``(groups, out, d)``.
+            weight: ``(groups, out, fan_in)``.
+            bias: ``(groups, out)`` or none.
 
         Returns:
-            A tensor of its parameter's shape and dtype for each parameter that has a gradient.
+            A tensor of its parameter's shape, dtype and layout for each parameter that has a
+            gradient.
         """
-        weights = matrix[..., : self.geometry.in_features]
-        weight = self.adapter.from_matrix(self.geometry, weights, self.weight.shape)
-        # In the weight's own layout, so that the update runs on tensors of one layout.
-        parts: dict[Tensor, Tensor] = {self.weight: torch.empty_like(self.weight).copy_(weight)}
-        if self.stack.bias and self.bias is not None and self.bias.grad is not None:
-            parts[self.bias] = matrix[..., -1].reshape(self.bias.shape).to(self.bias.dtype)
+        outcome = self.adapter.from_matrix(self.geometry, weight, self.weight.shape)
+        if outcome.dtype != self.weight.dtype or outcome.stride() != self.weight.stride():
+            # In the weight's own layout, so that the update runs on tensors of one layout.
+            outcome = torch.empty_like(self.weight).copy_(outcome)
+        parts: dict[Tensor, Tensor] = {self.weight: outcome}
+        if bias is not None and self.bias is not None and self.bias.grad is not None:
+            parts[self.bias] = bias.reshape(self.bias.shape).to(self.bias.dtype)
         return parts
 
 

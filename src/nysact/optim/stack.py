@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,16 @@ from torch import Tensor
 from nysact.curvature import Curvature, Shape, lift
 from nysact.linear_map import LinearMap
 from nysact.optim.layer import Layer, settings_of
+from nysact.optim.verdict import Verdict
 
 Tensors = dict[str, Tensor]
 
 # In place of the step of the last refresh: no data yet, and data that gave no factors yet.
 NEVER, IN_VAIN = -1, -2
+
+# Elements of the gradients that are multiplied together. A device wants few and large calls; on a
+# processor what doesn't fit its cache is better taken layer by layer, without being copied.
+_ELEMENTS, _BATCH_ELEMENTS = 2**24, {"cpu": 2**18}
 
 
 class LayerStack:
@@ -59,6 +64,9 @@ class LayerStack:
         self._pending: Tensors = {}
         self._settled: list[Tensor] = []
         self._probes = self._rows = self._output_rows = self._samples = torch.empty(0)
+        self._acting: tuple[float, Tensors] | None = None
+        self._drawn: tuple[int, Tensor] | None = None
+        self._verdict = Verdict()
         for index, layer in enumerate(layers):
             layer.stack, layer.index = self, index
         self._allocate()
@@ -117,6 +125,7 @@ class LayerStack:
         for name, view in self.state(layer).items():
             view.copy_(state[name])
         self._attempted[layer.index] = bool(self.refreshed[layer.index] != NEVER)
+        self._forget_factors()
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +162,7 @@ class LayerStack:
         self.refreshed = self.refreshed.to(device)
         self.failures = self.failures.to(device)
         self._slice()
+        self._forget_factors()
 
     @property
     def observes_outputs(self) -> bool:
@@ -170,7 +180,10 @@ class LayerStack:
             for average in (*self.statistics.values(), self.mass):
                 average.zero_()
         self._opened = window
-        self._probes = self._curvature.probes(self.shape, self.factors, self._seeds(window))
+        if self._drawn is None or self._drawn[0] != window:
+            seeds = self._seeds(window)
+            self._drawn = window, self._curvature.probes(self.shape, self.factors, seeds)
+        self._probes = self._drawn[1]
         self._pending = {name: torch.zeros_like(value) for name, value in self.statistics.items()}
         self._rows = torch.zeros(lead, dtype=self.dtype, device=self.device)
         self._output_rows, self._samples = self._rows.clone(), self._rows[:, :1].clone()
@@ -320,31 +333,46 @@ class LayerStack:
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
-        wanted = torch.tensor(due, device=self.device)
-        wanted &= (self.mass > 0).all(-1)
+        wanted = self._mask(due) & (self.mass > 0).all(-1)
         factors, succeeded = self._curvature.refresh(self._means(), self._probes)
         accepted = wanted & succeeded.all(-1)
         for name, new in factors.items():
             self.factors[name].copy_(torch.where(lift(accepted, new), new, self.factors[name]))
-        tried = torch.tensor([d and layer.fired for d, layer in zip(due, self.layers, strict=True)])
-        tried = tried.to(self.device) & (self.refreshed == NEVER)
-        self.refreshed.masked_fill_(tried, IN_VAIN).masked_fill_(accepted, step)
+        tried = [d and layer.fired for d, layer in zip(due, self.layers, strict=True)]
+        self.refreshed.masked_fill_(self._mask(tried) & (self.refreshed == NEVER), IN_VAIN)
+        self.refreshed.masked_fill_(accepted, step)
         failed = wanted & ~accepted
         self.failures.add_(failed).masked_fill_(accepted, 0)
-        for index, layer in enumerate(self.layers):
-            self._attempted[index] |= due[index] and layer.fired
-        self._report(self.failures * failed)
+        self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
+        self._forget_factors()
+        self._verdict.post(self.failures * failed)
+        self.report()
         if self._curvature.restarts(self.shape):
             for average in (*self.statistics.values(), self.mass):
                 average.masked_fill_(lift(wanted, average), 0)
+
+    def _mask(self, flags: Sequence[bool]) -> Tensor:
+        """Put flags on the device with fills, which wait for nothing."""
+        mask = torch.full((len(flags),), all(flags), device=self.device)
+        for index in [] if all(flags) else [i for i, flag in enumerate(flags) if flag]:
+            mask[index].fill_(True)
+        return mask
+
+    def _forget_factors(self) -> None:
+        """Let go of what was derived from factors that are no longer in force."""
+        self._acting = self._drawn = None
 
     def _means(self) -> Tensors:
         """The statistics with the bias of their average's start taken out."""
         return {n: value / lift(self.mass, value) for n, value in self.statistics.items()}
 
-    def _report(self, failures: Tensor) -> None:
-        """Warn of layers that this refresh failed; raise for one that never recovers."""
-        for layer, count in zip(self.layers, failures.tolist(), strict=True):
+    def report(self) -> None:
+        """Warn of layers that a refresh failed; raise for one that never recovers.
+
+        Raises:
+            RuntimeError: If a layer has failed more often in a row than ``max_failures``.
+        """
+        for layer, count in zip(self.layers, self._verdict.read(), strict=False):
             if count == 0:
                 continue
             values = {n: _range(value[layer.index]) for n, value in self._means().items()}
@@ -368,22 +396,39 @@ class LayerStack:
         Returns:
             Parameter to preconditioned gradient, for those that have a gradient.
         """
-        chosen = [layer for layer in self.layers if layer.weight.grad is not None]
-        if not chosen:
-            return {}
-        factors, known = self.factors, self.refreshed >= 0
-        if len(chosen) < len(self.layers):
-            # Stacked from views: an index tensor would have to be copied to the device.
-            places = [layer.index for layer in chosen]
-            factors = {n: torch.stack([v[i] for i in places]) for n, v in factors.items()}
-            known = torch.stack([known[i] for i in places])
-        gradients = [layer.gradient() for layer in chosen]
-        stacked = gradients[0].unsqueeze(0) if len(chosen) == 1 else torch.stack(gradients)
-        outcome = self._curvature.precondition(stacked, factors, self.group["damping"], known)
         parts: dict[Tensor, Tensor] = {}
-        for layer, matrix in zip(chosen, outcome, strict=True):
-            parts.update(layer.split(matrix))
+        for layers in self._batches():
+            weights, biases = zip(*(layer.gradients() for layer in layers), strict=True)
+            place = slice(layers[0].index, layers[-1].index + 1)
+            action = {name: value[place] for name, value in self._action().items()}
+            bias = _stack(biases) if self.bias else None
+            weight, bias = self._curvature.precondition(_stack(weights), bias, action)
+            for index, layer in enumerate(layers):
+                parts.update(layer.place(weight[index], None if bias is None else bias[index]))
         return parts
+
+    def _batches(self) -> Iterator[list[Layer]]:
+        """Runs of layers that have a gradient, as long as a batch of their matrices may be."""
+        batch: list[Layer] = []
+        limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
+        most = max(1, limit // self.layers[0].weight.numel())
+        for layer in self.layers:
+            ready = layer.weight.grad is not None
+            if batch and (not ready or len(batch) == most):
+                yield batch
+                batch = []
+            if ready:
+                batch.append(layer)
+        if batch:
+            yield batch
+
+    def _action(self) -> Tensors:
+        """What gradients are multiplied with, until the factors or the damping change."""
+        damping = self.group["damping"]
+        if self._acting is None or self._acting[0] != damping:
+            known = self.refreshed >= 0
+            self._acting = damping, self._curvature.action(self.factors, damping, known)
+        return self._acting[1]
 
     def inverse(self, layer: Layer) -> Tensor:
         """Write out the preconditioner in force for a layer.
@@ -434,6 +479,11 @@ class LayerStack:
 def _seed(seed: int, name: str, window: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{window}/{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") // 2
+
+
+def _stack(matrices: Sequence[Tensor]) -> Tensor:
+    """Stack what the layers of a batch give, without a copy for one layer."""
+    return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)
 
 
 def _range(values: Tensor) -> tuple[float, float]:
