@@ -132,6 +132,16 @@ def test_float32_extreme_scales_succeed(scale):
     assert error(rebuild(basis.double(), eigenvalues.double()), A) < 1e-4
 
 
+def test_a_sketch_without_digits_counts_as_nothing():
+    omega = orthonormal(20, 6).float()
+    sketch = (psd(20, rank=4, scale=1e-43).float() @ omega).float()
+    assert sketch.any()
+    basis, eigenvalues, succeeded = nystrom_eigenpairs(sketch, omega)
+    assert succeeded
+    assert not eigenvalues.any()
+    assert error(basis.mT @ basis, torch.eye(6)) < 1e-6
+
+
 def test_repeated_columns_of_the_probes_do_no_harm():
     A = psd(8, rank=2)
     omega = randn(8, 4)

@@ -34,7 +34,7 @@ def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Ten
     place of the singular value decomposition: a device never waits for the host. It runs in
     float64 where the device has it; the shift matches the precision of the sketch. A matrix that
     isn't positive definite with the first shift is tried with a larger one. Where the sketch is
-    zero, of dead inputs say, the probes lie in the null space: they span the basis.
+    zero, of dead inputs say, or too near to zero to have digits, the probes span the basis.
 
     Args:
         sketch: ``(..., d, r)``, float32 or float64.
@@ -48,7 +48,7 @@ def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Ten
     """
     probes = probes.to(working_dtype(sketch))
     basis, root, shift, succeeded = _with_two_shifts(sketch, partial(_shifted_factors, probes))
-    empty = (sketch == 0).all(-1).all(-1)[..., None, None]
+    empty = (root == 0).all(-1).all(-1)[..., None, None]
     spanned = _orthonormalise(probes)[0].to(sketch.dtype)
     return torch.where(empty, spanned, basis), root, shift, succeeded
 
@@ -62,7 +62,9 @@ def _with_two_shifts(
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
     unit = scale * (matrix.shape[-2] ** 0.5 * torch.finfo(matrix.dtype).eps)
     small, large = (factorise(wide, unit * shift) for shift in _SHIFTS)
-    first, empty = small[2], scale == 0
+    first = small[2]
+    # So near the smallest number that its digits are noise: the inputs are as good as dead.
+    empty = scale < torch.finfo(matrix.dtype).tiny / torch.finfo(matrix.dtype).eps
     chosen = [
         torch.where(first[..., None, None], a, b) for a, b in zip(small[:2], large[:2], strict=True)
     ]
