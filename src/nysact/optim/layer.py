@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Positions of one sample resemble each other: this many make it worth a look, and no more than
 # every 16th sample is left to speak for the rest.
-_ROWS_A_SAMPLE = 64
+_ROWS_A_SAMPLE = 16
 _LARGEST_STRIDE = 16
 
 DATA_PARALLEL = (
