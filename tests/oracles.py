@@ -110,24 +110,32 @@ def nystrom(sketch, probes):
 class Schedule:
     """The covariance that a layer's factors stand for, by the documented schedule.
 
-    Statistics of every ``cov_interval``-th step are averaged; every ``inv_interval`` steps, and
-    as soon as a layer has its first data, the average is taken over. A sketch's average then
-    starts anew, as its probes do; that of an exact covariance goes on.
+    The rows of every ``cov_interval``-th step are averaged, with weights that fall by ``decay``
+    from one such step to the next; every ``inv_interval`` steps, and as soon as a layer has its
+    first data, the average is taken over. A sketch's average then starts anew, as its probes do;
+    that of an exact covariance goes on.
     """
 
     def __init__(self, decay, cov_interval, inv_interval, *, restarts):
         self.decay, self.cov_interval, self.inv_interval = decay, cov_interval, inv_interval
         self.restarts = restarts
-        self.window, self.covariance, self.step = [], None, 0
+        self.covariance, self.step = None, 0
+        self.total, self.count = 0.0, 0.0
 
     def update(self, *row_blocks):
-        if row_blocks and self.step % self.cov_interval == 0:
-            self.window.append(covariance(*row_blocks))
+        if self.step % self.cov_interval == 0:
+            self.total, self.count = self.decay * self.total, self.decay * self.count
+            if row_blocks:
+                rows = sum(block.shape[1] for block in row_blocks)
+                self.total, self.count = (
+                    self.total + rows * covariance(*row_blocks),
+                    self.count + rows,
+                )
         due = self.step % self.inv_interval == 0 or self.covariance is None
-        if due and self.window:
-            self.covariance = average(self.window, self.decay)
+        if due and self.count:
+            self.covariance = self.total / self.count
             if self.restarts:
-                self.window = []
+                self.total, self.count = 0.0, 0.0
         self.step += 1
 
     def inverse(self, damping):

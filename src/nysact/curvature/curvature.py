@@ -46,7 +46,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
-        """Name the tensors that are summed over rows and averaged over time.
+        """Name the totals that are kept: sums over rows, and counts beside that of the rows.
 
         Args:
             shape: The layers' sizes.
@@ -120,19 +120,30 @@ class Curvature(ABC):
         del rows, samples, offset
         return {}
 
-    def average(self, sums: Tensors, rows: Tensor, samples: Tensor) -> Tensors:
-        """Turn the sums of one step into means.
+    def totals(self, sums: Tensors, samples: Tensor) -> Tensors:
+        """Scale the sums of one step so that they add up to those of a union of batches.
 
         Args:
             sums: What :meth:`measure` and :meth:`measure_outputs` gave, added up.
-            rows: Number of rows of the inputs, ``(layers, groups)``.
             samples: Number of samples behind the loss, ``(layers, 1)``.
+
+        Returns:
+            All that :meth:`statistics` names, by default the sums as they are.
+        """
+        del samples
+        return sums
+
+    def means(self, totals: Tensors, rows: Tensor) -> Tensors:
+        """Turn totals of several steps, and of several processes, into means.
+
+        Args:
+            totals: What :meth:`totals` gave, in any sum with weights.
+            rows: Number of rows of the inputs in the same sum, ``(layers, groups)``.
 
         Returns:
             The means, by default over the rows of the inputs.
         """
-        del samples
-        return {name: value / lift(rows, value) for name, value in sums.items()}
+        return {name: value / lift(rows, value) for name, value in totals.items()}
 
     @abstractmethod
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:

@@ -29,7 +29,7 @@ class KroneckerVectors(JoinedCurvature):
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """See :meth:`Curvature.statistics`."""
-        return {"input_mean": (shape.dim,), "output_mean": (shape.out,)}
+        return {"input_mean": (shape.dim,), "output_mean": (shape.out,), "samples": ()}
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
         """See :meth:`Curvature.initial`."""
@@ -49,11 +49,19 @@ class KroneckerVectors(JoinedCurvature):
         del samples, offset
         return {"output_mean": rows.sum(1) / self._loss_scale()}
 
-    def average(self, sums: Tensors, rows: Tensor, samples: Tensor) -> Tensors:
-        """See :meth:`Curvature.average`; a mean loss makes the outputs' sum a mean already."""
-        del samples
-        inputs = sums["input_mean"]
-        return {"input_mean": inputs / lift(rows, inputs), "output_mean": sums["output_mean"]}
+    def totals(self, sums: Tensors, samples: Tensor) -> Tensors:
+        """See :meth:`Curvature.totals`; a mean loss divides each sample's gradient by N."""
+        outputs = sums["output_mean"]
+        counts = samples.expand(outputs.shape[:2])
+        return {**sums, "output_mean": outputs * lift(samples, outputs), "samples": counts}
+
+    def means(self, totals: Tensors, rows: Tensor) -> Tensors:
+        """See :meth:`Curvature.means`."""
+        inputs, outputs = totals["input_mean"], totals["output_mean"]
+        return {
+            "input_mean": inputs / lift(rows, inputs),
+            "output_mean": outputs / lift(totals["samples"], outputs),
+        }
 
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:
         """See :meth:`Curvature.refresh`; the vectors are their own factors."""

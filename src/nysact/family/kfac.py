@@ -42,6 +42,7 @@ class Kronecker(JoinedCurvature):
         return {
             "input_covariance": (shape.dim, shape.dim),
             "output_covariance": (shape.out, shape.out),
+            "samples": (),
         }
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
@@ -64,12 +65,19 @@ class Kronecker(JoinedCurvature):
         rows = rows / self._loss_scale()
         return {"output_covariance": rows.mT @ rows}
 
-    def average(self, sums: Tensors, rows: Tensor, samples: Tensor) -> Tensors:
-        """See :meth:`Curvature.average`; a mean loss divides each sample's gradient by N."""
-        inputs, outputs = sums["input_covariance"], sums["output_covariance"]
+    def totals(self, sums: Tensors, samples: Tensor) -> Tensors:
+        """See :meth:`Curvature.totals`; a mean loss divides each sample's gradient by N."""
+        outputs = sums["output_covariance"]
+        scaled = outputs * lift(samples.square(), outputs)
+        counts = samples.expand(outputs.shape[:2])
+        return {**sums, "output_covariance": scaled, "samples": counts}
+
+    def means(self, totals: Tensors, rows: Tensor) -> Tensors:
+        """See :meth:`Curvature.means`."""
+        inputs, outputs = totals["input_covariance"], totals["output_covariance"]
         return {
             "input_covariance": inputs / lift(rows, inputs),
-            "output_covariance": outputs * lift(samples, outputs),
+            "output_covariance": outputs / lift(totals["samples"], outputs),
         }
 
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:

@@ -35,7 +35,11 @@ class SampledKronecker(JoinedCurvature):
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """See :meth:`Curvature.statistics`."""
-        return {"input_rows": (self._kept, shape.dim), "output_rows": (self._kept, shape.out)}
+        return {
+            "input_rows": (self._kept, shape.dim),
+            "output_rows": (self._kept, shape.out),
+            "samples": (),
+        }
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
         """See :meth:`Curvature.initial`."""
@@ -61,14 +65,17 @@ class SampledKronecker(JoinedCurvature):
         rows = rows[:, : max(0, self._kept - offset)]
         return F.pad(rows, (0, 0, offset, self._kept - offset - rows.shape[1]))
 
-    def average(self, sums: Tensors, rows: Tensor, samples: Tensor) -> Tensors:
-        """See :meth:`Curvature.average`; rows are scaled so that their Gram matrix is the mean."""
+    def totals(self, sums: Tensors, samples: Tensor) -> Tensors:
+        """See :meth:`Curvature.totals`; a mean loss divides each sample's gradient by N."""
+        outputs = sums["output_rows"]
+        counts = samples.clamp(max=self._kept).expand(outputs.shape[:2])
+        return {**sums, "output_rows": outputs * lift(samples, outputs), "samples": counts}
+
+    def means(self, totals: Tensors, rows: Tensor) -> Tensors:
+        """See :meth:`Curvature.means`; the Gram matrix of what it gives is the mean."""
         del rows
-        root = samples.clamp(max=self._kept).sqrt()[..., None, None]
-        return {
-            "input_rows": sums["input_rows"] / root,
-            "output_rows": sums["output_rows"] * samples[..., None, None] / root,
-        }
+        root = totals["samples"].sqrt()[..., None, None]
+        return {side: totals[side] / root for side in ("input_rows", "output_rows")}
 
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:
         """See :meth:`Curvature.refresh`."""
@@ -134,7 +141,7 @@ class SKFAC(TwoSidedOptimizer):
     Implements SKFAC (Tang et al., "SKFAC: Training neural networks with faster Kronecker-factored
     approximate curvature", CVPR 2021): both covariances are those of m samples, each averaged or
     summed over its positions, so that an m x m problem inverts them. Rows of different batches
-    can't be averaged, so the statistics are those of the last batch that gave any.
+    can't be averaged, so the statistics are those of the batch before a refresh alone.
 
     Args:
         model: The model that is trained.

@@ -287,21 +287,24 @@ class LayerStack:
         layer.forget()
 
     def commit(self) -> None:
-        """Average the step's statistics into the window's; what isn't finite is left out."""
+        """Take the step's totals into the running ones; what isn't finite is left out.
+
+        Totals and counts fade alike, data or none, so that they are linear in the data: their
+        ratio is the mean with weights that fall with age, and those of several processes add up.
+        """
         if self._settled:
             for value, aside in zip(self._awaiting(), self._settled, strict=True):
                 value.add_(aside)
-        means = self._curvature.average(self._pending, self._rows, self._samples)
+        totals = self._curvature.totals(self._pending, self._samples)
         usable = self._rows > 0
         if self._curvature.observes_outputs:
             usable &= self._output_rows > 0
-        for mean in means.values():
-            usable &= mean.isfinite().flatten(2).all(-1) if mean.ndim > 2 else mean.isfinite()
+        for total in totals.values():
+            usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
         gain = 1 - self.group["stat_decay"]
-        for name, mean in means.items():
-            average = self.statistics[name]
-            average.copy_(torch.where(lift(usable, mean), average.lerp(mean, gain), average))
-        self.mass.copy_(torch.where(usable, self.mass + gain * (1 - self.mass), self.mass))
+        for name, total in {**totals, "mass": self._rows}.items():
+            running = self.mass if name == "mass" else self.statistics[name]
+            running.lerp_(torch.where(lift(usable, total), total, 0), gain)
 
     # --- factors -----------------------------------------------------------------------------
 
@@ -333,7 +336,7 @@ class LayerStack:
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
-        wanted = self._mask(due) & (self.mass > 0).all(-1)
+        wanted = self._mask(due) & self._grounded().all(-1)
         factors, succeeded = self._curvature.refresh(self._means(), self._probes)
         accepted = wanted & succeeded.all(-1)
         for name, new in factors.items():
@@ -362,9 +365,13 @@ class LayerStack:
         """Let go of what was derived from factors that are no longer in force."""
         self._acting = self._drawn = None
 
+    def _grounded(self) -> Tensor:
+        """Whether there is data, not faded so far that its ratio would lose its digits."""
+        limits = torch.finfo(self.dtype)
+        return self.mass > limits.tiny / limits.eps
+
     def _means(self) -> Tensors:
-        """The statistics with the bias of their average's start taken out."""
-        return {n: value / lift(self.mass, value) for n, value in self.statistics.items()}
+        return self._curvature.means(self.statistics, self.mass)
 
     def report(self) -> None:
         """Warn of layers that a refresh failed; raise for one that never recovers.
