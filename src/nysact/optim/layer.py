@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
 
 # Positions of one sample resemble each other: this many make it worth a look, and no more than
-# every 16th sample is left to speak for the rest.
+# every 32nd sample is left to speak for the rest.
 _ROWS_A_SAMPLE = 16
-_LARGEST_STRIDE = 16
+_LARGEST_STRIDE = 32
 
 DATA_PARALLEL = (
     "nn.DataParallel runs copies of the layers that the optimizer can't observe: use "
@@ -120,7 +121,10 @@ class Layer:
         chosen = self._sample(module, adapter, inputs)
         if not chosen:
             return
-        with torch.autocast(chosen[0].device.type, enabled=False):
+        kind = chosen[0].device.type
+        # Entering a context for each layer would take a noticeable time where nothing is cast.
+        plain = torch.autocast(kind, enabled=False) if _casting(kind) else nullcontext()
+        with plain:
             rows = [tensor.detach().to(self.stack.dtype) for tensor in chosen]
             linear_map = adapter.linear_map(module, call, rows, bias=self.stack.bias)
             self.stack.add(self.index, linear_map, self.taken)
@@ -225,6 +229,11 @@ def _recomputed() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _casting(device: str) -> bool:
+    """Whether operations on a kind of device are cast automatically."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _transformed() -> bool:

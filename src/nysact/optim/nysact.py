@@ -61,7 +61,7 @@ class NysAct(MomentumOptimizer):
         cov_interval: Steps between statistics (tau_cov).
         inv_interval: Steps between refreshes (tau_inv), a multiple of ``cov_interval``.
         subsample: Take statistics of every n-th sample. ``"auto"`` chooses n by the layer: 1 for
-            up to 31 positions a sample, then positions / 16, 16 at most.
+            up to 31 positions a sample, then positions / 16, 32 at most.
         exclude: Shell-style patterns of names of modules to leave out.
         seed: Seed of the test matrices; the global random stream is not touched.
         max_failures: How often in a row a layer's factorisation may fail, with a warning and the
