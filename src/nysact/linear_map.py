@@ -28,6 +28,12 @@ class LinearMap(ABC):
     rows: Sequence[int]
     samples: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that the map keeps alive."""
+        lists = (value if isinstance(value, list) else [value] for value in vars(self).values())
+        return sum(each.nbytes for kept in lists for each in kept if isinstance(each, Tensor))
+
     @abstractmethod
     def apply(self, probes: Tensor) -> Tensor:
         """Multiply ``L`` by probes.
@@ -131,7 +137,7 @@ class DenseMap(LinearMap):
     def squared_norm(self) -> Tensor:
         """See :meth:`LinearMap.squared_norm`."""
         ones = [len(matrix) if self._bias else 0 for matrix in self._inputs]
-        norms = [matrix.square().sum() for matrix in self._inputs]
+        norms = [torch.linalg.vector_norm(matrix).square() for matrix in self._inputs]
         return torch.stack([norm + one for norm, one in zip(norms, ones, strict=True)])
 
     def row_sum(self) -> Tensor:

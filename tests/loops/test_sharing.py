@@ -7,7 +7,7 @@ from torch import nn
 
 from nysact import NysAct
 
-from .training import SETTINGS, dense, learned, rows, train
+from .training import SETTINGS, dense, rows, train
 
 EXACT = {"rank": 99, "weight_decay": 0.0, "momentum": 0.0, "lr": 1.0}
 

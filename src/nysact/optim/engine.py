@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nysact.curvature import Curvature, Shape
+from nysact.optim.backlog import Backlog
 from nysact.optim.discovery import Discovery
 from nysact.optim.layer import CaptureHook, GradientHooks, Layer, OutputHook, settings_of
 from nysact.optim.stack import LayerStack
@@ -31,6 +32,7 @@ class Engine:
         self.layers = discovery.layers
         self.paused = self._was_paused = False
         self._curvature = curvature
+        self._backlog = Backlog()
         self._distinct = list(dict.fromkeys(self.layers.values()))
         self._stacks = self._build({})
         self._handles = [
@@ -78,6 +80,7 @@ class Engine:
             Shape(groups, dim, min(first.group.get("rank", dim), dim), outputs),
             bias=first.has_bias,
             dtype=first.statistic_dtype,
+            backlog=self._backlog,
         )
         if first.weight.device.type != "meta":
             stack.to(first.weight.device, first.statistic_dtype)
@@ -148,6 +151,7 @@ class Engine:
         self._was_paused = self.paused
         _remove(self._watches)
         self._watches.clear()
+        self._backlog.drop()
         for stack in self._stacks:
             due = stack.group["step"] % stack.group["cov_interval"] == 0
             stack.listening = due and not self.paused and self.remove_hooks.alive

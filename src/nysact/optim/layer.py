@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from nysact.layers import Geometry, LayerAdapter
 from nysact.layers.adapter import Call
+from nysact.optim.backlog import uncast
 
 if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
@@ -121,13 +121,13 @@ class Layer:
         chosen = self._sample(module, adapter, inputs)
         if not chosen:
             return
-        kind = chosen[0].device.type
-        # Entering a context for each layer would take a noticeable time where nothing is cast.
-        plain = torch.autocast(kind, enabled=False) if _casting(kind) else nullcontext()
-        with plain:
+        with uncast(chosen[0].device.type):
             rows = [tensor.detach().to(self.stack.dtype) for tensor in chosen]
             linear_map = adapter.linear_map(module, call, rows, bias=self.stack.bias)
-            self.stack.add(self.index, linear_map, self.taken)
+            # Compiled code would be compiled anew for every number of calls that wait.
+            compiling = torch.compiler.is_compiling()
+            target = self.stack.add if compiling else partial(self.stack.backlog.add, self.stack)
+            target(self.index, linear_map, self.taken)
         self.taken += linear_map.samples
         self.fired = True
 
@@ -231,11 +231,6 @@ def _recomputed() -> bool:
     return False
 
 
-def _casting(device: str) -> bool:
-    """Whether operations on a kind of device are cast automatically."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
 def _transformed() -> bool:
     """Whether the call is inside a transform of ``torch.func``, which may write nowhere else."""
     compiling = torch.compiler.is_compiling()
@@ -330,4 +325,6 @@ class GradientHooks:
 
     def _after(self, weight: Tensor) -> None:
         del weight
+        # From here on the inputs may be overwritten.
+        self._layer.stack.backlog.work_off()
         self._layer.reached, self._layer.touched = self._layer.fired, True

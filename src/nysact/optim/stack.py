@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nysact.curvature import Curvature, Shape, lift
 from nysact.linear_map import LinearMap
+from nysact.optim.backlog import Backlog
 from nysact.optim.layer import Layer, settings_of
 from nysact.optim.verdict import Verdict
 
@@ -37,6 +38,7 @@ class LayerStack:
         shape: Sizes of the covariance.
         bias: Whether its last row and column belong to the bias.
         dtype: Dtype of the statistics.
+        backlog: Where calls wait whose statistics are to be taken.
 
     Attributes:
         listening: Whether the next forward is to be observed.
@@ -50,8 +52,10 @@ class LayerStack:
         *,
         bias: bool,
         dtype: torch.dtype,
+        backlog: Backlog,
     ) -> None:
         self.layers = layers
+        self.backlog = backlog
         self.group = layers[0].group
         self.settings = settings_of(self.group)
         self.shape = shape
@@ -206,6 +210,7 @@ class LayerStack:
             dtype: Dtype of the statistics.
         """
         if self._rows.device != device or self.dtype != dtype:
+            self.backlog.work_off()
             self.to(device, dtype)
             self.open()
 
@@ -258,6 +263,7 @@ class LayerStack:
         Args:
             layer: One of the stack's layers.
         """
+        self.backlog.work_off()
         if not self._settled:
             self._settled = [torch.zeros_like(value) for value in self._awaiting()]
         for aside, value in zip(self._settled, self._awaiting(), strict=True):
@@ -281,6 +287,7 @@ class LayerStack:
         Args:
             layer: One of the stack's layers.
         """
+        self.backlog.work_off()
         self.discard_settled(layer)
         for value in self._awaiting():
             value[layer.index].zero_()
@@ -292,6 +299,7 @@ class LayerStack:
         Totals and counts fade alike, data or none, so that they are linear in the data: their
         ratio is the mean with weights that fall with age, and those of several processes add up.
         """
+        self.backlog.work_off()
         if self._settled:
             for value, aside in zip(self._awaiting(), self._settled, strict=True):
                 value.add_(aside)
