@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from nysact.experiments.bench.command import bench
+from nysact.experiments.bench.command import bench, growth
 from nysact.experiments.errors import ExperimentError
 
 app = typer.Typer(
@@ -82,3 +82,4 @@ def demo(
 
 
 app.command()(bench)
+app.command()(growth)

@@ -1,8 +1,10 @@
-"""The command ``nysact bench``."""
+"""The commands ``nysact bench`` and ``nysact growth``."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -79,7 +81,7 @@ def bench(
     from nysact.experiments.demo import chosen_device, cpu_threads, make_writable
     from nysact.experiments.environment import environment
 
-    try:
+    with errors_shown():
         options = BenchOptions(
             models=models or ["resnet32"],
             optimizers=[name.strip() for name in optimizers.split(",") if name.strip()],
@@ -107,16 +109,124 @@ def bench(
             torch.backends.cudnn.benchmark = cudnn_benchmark
             results = run_bench(options, typer.echo)
             setting = environment(options.device)
+    text = report(results, setting)
+    typer.echo("\n" + text)
+    if markdown_file is not None:
+        markdown_file.write_text(text)
+    write(json_file, context, {"environment": setting, "models": as_data(results)})
+
+
+def growth(
+    context: typer.Context,
+    dims: Annotated[
+        str, typer.Option(help="Inputs of the layer, with commas between.")
+    ] = "64,128,256,512,1024,2048,4096,8192,16384",
+    rank: Annotated[int, typer.Option(min=1, help="Rank while the inputs grow.")] = 10,
+    ranks: Annotated[str, typer.Option(help="Ranks, with commas between.")] = "5,10,20,50,100,200",
+    dim: Annotated[int, typer.Option(min=1, help="Inputs while the rank grows.")] = 1024,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 512,
+    outputs: Annotated[int, typer.Option(min=1, help="Outputs of the layer.")] = 256,
+    most_seconds: Annotated[
+        float, typer.Option(help="An optimizer stops where a step could take longer.")
+    ] = 20.0,
+    most_gib: Annotated[
+        float, typer.Option(help="And where it could take more memory, in GiB.")
+    ] = 4.0,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where to train.", show_default="an accelerator, else cpu"),
+    ] = None,
+    clock: Annotated[
+        str,
+        typer.Option(help="auto (events on CUDA, else wall), events, wall, or cpu time."),
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads on the CPU.", show_default="torch's")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for growth.json, growth.md and the pictures.")
+    ] = Path("runs"),
+) -> None:
+    """Measure how the cost grows with a layer's inputs and the rank, against dense inverses."""
+    from nysact.experiments.bench.growth import GrowthOptions, measure_growth
+    from nysact.experiments.bench.growth_report import as_data, draw, tables
+    from nysact.experiments.demo import chosen_device, cpu_threads, make_writable
+    from nysact.experiments.environment import environment
+
+    with errors_shown():
+        options = GrowthOptions(
+            device=chosen_device(device),
+            dims=numbers(dims, "--dims"),
+            ranks=numbers(ranks, "--ranks"),
+            rank=rank,
+            dim=dim,
+            rows=rows,
+            outputs=outputs,
+            most_seconds=most_seconds,
+            most_bytes=most_gib * 2**30,
+            clock=clock,
+        )
+        make_writable(output)
+        with cpu_threads(threads):
+            found = measure_growth(options, typer.echo)
+            setting = environment(options.device)
+    subject = f"one linear layer, {outputs} outputs, {rows} rows, {setting['device_name']}"
+    text = tables(found)
+    typer.echo("\n" + text)
+    (output / "growth.md").write_text(text)
+    for points, by, fixed in (
+        (found.by_dim, "dim", f"rank {rank}"),
+        (found.by_rank, "rank", f"d = {dim}"),
+    ):
+        files = [output / f"growth-{by}.{ending}" for ending in ("png", "svg")]
+        draw(points, by, f"{subject}, {fixed}", files)
+        typer.echo(f"drawn to {files[0]} and {files[1].name}")
+    write(output / "growth.json", context, {"environment": setting, **as_data(found)})
+
+
+def write(file: Path, context: typer.Context, content: dict[str, Any]) -> None:
+    """Write results as JSON, with the options that the user gave or that stood for them."""
+    given = {name: str(of) if isinstance(of, Path) else of for name, of in context.params.items()}
+    data = {"settings": given, **content}
+    file.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    typer.echo(f"written to {file}")
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show an error that the user can mend in a line, and end with exit status 2.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Exit: In the place of the error.
+    """
+    try:
+        yield
     except ExperimentError as error:
         Console(stderr=True).print(
             f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from error
-    text = report(results, setting)
-    typer.echo("\n" + text)
-    if markdown_file is not None:
-        markdown_file.write_text(text)
-    given = {name: str(of) if isinstance(of, Path) else of for name, of in context.params.items()}
-    data = {"environment": setting, "settings": given, "models": as_data(results)}
-    json_file.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    typer.echo(f"written to {json_file}")
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read whole numbers with commas between.
+
+    Args:
+        text: What the user wrote.
+        option: The option's name.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ExperimentError: If it is something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ExperimentError(
+            f"{option} {text}: expected whole numbers with commas between, such as 64,128,256"
+        ) from None

@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -88,15 +89,37 @@ def on_cuda(workload: Workload, contender: Contender) -> Memory:
 
 def on_cpu(workload: Workload, contender: Contender) -> Memory:
     """Add up all allocations and releases of tensors, as the profiler records them."""
-    # The profiler's library would say much on a machine without an accelerator.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+    with memory_profile() as record:
         state = state_of(train(workload, contender))
+    return Memory(peak(change for _, change in memory_changes(record)), None, *state)
+
+
+def memory_profile() -> profile:
+    """Make a profiler that records every allocation and release of a tensor on the CPU."""
+    # Its library would have much to say on a machine without an accelerator.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+
+
+def memory_changes(record: profile) -> list[tuple[int, int]]:
+    """List what a profiler has recorded.
+
+    Args:
+        record: A profiler of :func:`memory_profile` that has ended.
+
+    Returns:
+        Time in nanoseconds, and bytes allocated or, if negative, released; in order.
+    """
+    found = [(of.start_ns(), of.nbytes()) for of in raw_events(record) if of.name() == "[memory]"]
+    # A stable sort: of several changes at one time, the first recorded came first.
+    return sorted(found, key=lambda change: change[0])
+
+
+def raw_events(record: profile) -> Any:
+    """Give the events as recorded, in which allocations stand one by one."""
     assert record.profiler is not None
     assert record.profiler.kineto_results is not None
-    events = record.profiler.kineto_results.events()
-    changes = [(of.start_ns(), of.nbytes()) for of in events if of.name() == "[memory]"]
-    return Memory(peak(change for _, change in sorted(changes, key=lambda of: of[0])), None, *state)
+    return record.profiler.kineto_results.events()
 
 
 def peak(changes: Iterable[int]) -> int:

@@ -12,14 +12,15 @@ optimizers. What is left of the training step is its forward and backward.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
-from statistics import fmean
-from typing import Any
+from statistics import median
+from typing import Any, Protocol
 from unittest.mock import patch
 
 from torch.optim import Optimizer
 
+from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.bench.clock import Clock
 from nysact.experiments.bench.contender import Contender
 from nysact.experiments.bench.schedule import KINDS, Kind
@@ -37,6 +38,26 @@ PARTS = (REST, "capture", "refresh", "apply", "update", STEP)
 STATISTICS, REFRESH, STEPS = 2, 4, 9
 
 Split = dict[str, float]
+
+
+# Of the authors' released code, as the registry has it, the same parts.
+PLACES: Sequence[tuple[type, str, str]] = (
+    (Layer, "observe", "capture"),
+    (Layer, "observe_output", "capture"),
+    (LayerStack, "commit", "capture"),
+    (LayerStack, "refresh", "refresh"),
+    (Engine, "precondition", "apply"),
+    (ReleasedNysAct, "_observe", "capture"),
+    (ReleasedNysAct, "_invert", "refresh"),
+    (ReleasedNysAct, "_preconditioned", "apply"),
+)
+
+
+class Meter(Protocol):
+    """Measures parts of steps."""
+
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Count the body to a part."""
 
 
 class PartTimer:
@@ -73,24 +94,6 @@ class PartTimer:
             self._spans[index] = (name, outer, start, self._clock.mark())
             self._open.pop()
 
-    def wrap(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """Let a function count to a part.
-
-        Args:
-            function: The function.
-            name: The part.
-
-        Returns:
-            A function that does the same.
-        """
-
-        @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.part(name):
-                return function(*args, **kwargs)
-
-        return timed
-
     def take(self) -> Split:
         """Give the seconds of each part since the last call, and start anew."""
         lengths = [self._clock.between(start, end) for *_, start, end in self._spans]
@@ -103,40 +106,52 @@ class PartTimer:
         return split
 
 
-@contextmanager
-def taken_apart(optimizer: Optimizer, timer: PartTimer) -> Iterator[None]:
-    """Let the parts of an optimizer's steps be timed in the body.
+def measured(function: Callable[..., Any], name: str, meter: Meter) -> Callable[..., Any]:
+    """Let a function count to a part.
 
     Args:
-        optimizer: Any optimizer. No other of this library may step meanwhile.
-        timer: The timer.
+        function: The function.
+        name: The part.
+        meter: Measures the parts.
+
+    Returns:
+        A function that does the same.
+    """
+
+    @wraps(function)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with meter.part(name):
+            return function(*args, **kwargs)
+
+    return counted
+
+
+@contextmanager
+def taken_apart(build: Callable[[], Optimizer], meter: Meter) -> Iterator[Optimizer]:
+    """Let the parts of an optimizer's steps be measured in the body.
+
+    Args:
+        build: Makes the optimizer. No other of this library may step meanwhile.
+        meter: Measures the parts.
 
     Yields:
-        Nothing.
+        The optimizer.
     """
-    places: list[tuple[Any, str, str]] = []
-    if isinstance(optimizer, PreconditionedOptimizer):
-        places += [
-            (Layer, "observe", "capture"),
-            (Layer, "observe_output", "capture"),
-            (LayerStack, "commit", "capture"),
-            (LayerStack, "refresh", "refresh"),
-            (Engine, "precondition", "apply"),
-            (optimizer, "_apply", "update"),
-        ]
     with ExitStack() as stack:
-        for owner, name, part in places:
-            wrapped = timer.wrap(getattr(owner, name), part)
+        for owner, name, part in PLACES:
+            wrapped = measured(getattr(owner, name), part, meter)
             stack.enter_context(patch.object(owner, name, wrapped))
-        step = timed_step(optimizer, timer)
-        stack.enter_context(patch.object(optimizer, "step", step))
-        yield
+        optimizer = build()
+        if isinstance(optimizer, PreconditionedOptimizer):
+            wrapped = measured(optimizer._apply, "update", meter)
+            stack.enter_context(patch.object(optimizer, "_apply", wrapped))
+        step = measured(optimizer.step, STEP, meter)
 
+        def step_apart(*closures: Callable[[], Any]) -> Any:
+            return step(*(measured(closure, REST, meter) for closure in closures))
 
-def timed_step(optimizer: Optimizer, timer: PartTimer) -> Callable[..., Any]:
-    """Let ``optimizer.step`` be timed, but for the closure that it may call."""
-    step = timer.wrap(optimizer.step, STEP)
-    return lambda *closures: step(*(timer.wrap(closure, REST) for closure in closures))
+        stack.enter_context(patch.object(optimizer, "step", step_apart))
+        yield optimizer
 
 
 def split(workload: Workload, contender: Contender, clock: Clock) -> dict[Kind, Split]:
@@ -150,27 +165,27 @@ def split(workload: Workload, contender: Contender, clock: Clock) -> dict[Kind, 
         clock: The clock.
 
     Returns:
-        Mean seconds of each part by kind of step, for the kinds that the optimizer has.
+        Median seconds of each part by kind of step, for the kinds that the optimizer has.
     """
     short = contender.with_intervals(STATISTICS, REFRESH)
     model = workload.build()
-    training = Training(workload, model, short.build(model))
     timer = PartTimer(clock)
     found: dict[Kind, list[Split]] = {kind: [] for kind in KINDS}
-    with taken_apart(training.optimizer, timer):
+    with taken_apart(lambda: short.build(model), timer) as optimizer:
+        training = Training(workload, model, optimizer)
         for step in range(STEPS):
             with timer.part(REST):
                 training.step()
             taken = timer.take()
             if step:  # the first pays for memory and for the choice of kernels
                 found[short.schedule.kind(step)].append(taken)
-    return {kind: mean_split(taken) for kind, taken in found.items() if taken}
+    return {kind: median_split(taken) for kind, taken in found.items() if taken}
 
 
-def mean_split(splits: Sequence[Split]) -> Split:
-    """Average the parts of several steps; a part that a step lacks took no time."""
+def median_split(splits: Sequence[Split]) -> Split:
+    """Take the median of each part over several steps; one that a step lacks took no time."""
     names = [part for part in PARTS if any(part in of for of in splits)]
-    return {name: fmean(of.get(name, 0.0) for of in splits) for name in names}
+    return {name: median(of.get(name, 0.0) for of in splits) for name in names}
 
 
 def over_a_cycle(kinds: dict[Kind, Split], contender: Contender) -> Split:
