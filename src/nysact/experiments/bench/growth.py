@@ -267,7 +267,8 @@ def time_parts(subject: Subject, clock: Clock) -> Split:
     Returns:
         Seconds of each part. That of apply is taken from the steps that don't refresh.
     """
-    timer, found = PartTimer(clock), defaultdict(list)
+    timer = PartTimer(clock)
+    found: defaultdict[str, list[float]] = defaultdict(list)
     subject.prepare()
     with taken_apart(subject.build, timer) as optimizer:
 

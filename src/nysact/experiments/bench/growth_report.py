@@ -56,6 +56,9 @@ def draw(points: Sequence[Point], by: str, subject: str, files: Sequence[Path]) 
         draw_panel(axes, points, by, value)
         axes.set(title=title, ylabel="memory (MiB)")
     figure.suptitle(subject)
+    # The layout takes long: once for all files.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for file in files:
         figure.savefig(file, dpi=110)
 
