@@ -37,7 +37,7 @@ def test_events_are_the_clock_of_cuda():
     assert isinstance(make_clock("auto", CUDA), EventClock)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_events_time_the_devices_work():
     clock, matrix = make_clock("auto", CUDA), torch.randn(2048, 2048, device=CUDA)
     torch.cuda.synchronize()

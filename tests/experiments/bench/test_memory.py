@@ -67,7 +67,7 @@ def test_dense_inverses_take_more_than_a_sketch():
     assert dense.beside_momentum > 4 * (31 * 31 + 41 * 41)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_reports_what_its_allocator_holds():
     found = memory_of("nysact", batch_size=500, device=torch.device("cuda"))
     assert found.reserved >= found.allocated > 3 * 4 * PARAMETERS

@@ -257,11 +257,12 @@ def estimate(
     Returns:
         The seconds.
     """
-    # In steps: taken apart, three of nine refresh; for memory, all three, seen by a profiler.
-    plain_steps = left + 9 * options.split + 9 * options.memory
-    costly_steps = cycles + 3 * options.split + 3 * options.memory
+    # In steps: taken apart, three of nine refresh; for memory both do, seen by a profiler, which
+    # makes them longer and takes a second and a half of its own.
+    plain_steps = left + 9 * options.split + 6 * options.memory
+    costly_steps = cycles + 3 * options.split + 2 * options.memory
     seconds = race.seconds()
-    total = 0.0
+    total = 1.5 * options.memory * len(chosen)
     for contender in chosen:
         first, *others = seconds[contender.name]
         plain = min(others)

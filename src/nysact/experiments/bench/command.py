@@ -77,9 +77,9 @@ def bench(
 
     from nysact.experiments.bench.bench import BenchOptions, run_bench
     from nysact.experiments.bench.contender import parse_options, parse_settings
+    from nysact.experiments.bench.environment import environment
     from nysact.experiments.bench.report import as_data, report
     from nysact.experiments.demo import chosen_device, cpu_threads, make_writable
-    from nysact.experiments.environment import environment
 
     with errors_shown():
         options = BenchOptions(
@@ -148,10 +148,10 @@ def growth(
     ] = Path("runs"),
 ) -> None:
     """Measure how the cost grows with a layer's inputs and the rank, against dense inverses."""
+    from nysact.experiments.bench.environment import environment
     from nysact.experiments.bench.growth import GrowthOptions, measure_growth
     from nysact.experiments.bench.growth_report import as_data, draw, tables
     from nysact.experiments.demo import chosen_device, cpu_threads, make_writable
-    from nysact.experiments.environment import environment
 
     with errors_shown():
         options = GrowthOptions(

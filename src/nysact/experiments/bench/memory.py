@@ -15,8 +15,8 @@ from nysact.experiments.bench.workload import Training, Workload
 from nysact.experiments.comparison import state_bytes, tensors_in
 from nysact.experiments.timing import synchronize
 
-# Each step takes statistics and refreshes; by the last, everything has its place.
-STEPS = 3
+# Each takes statistics and refreshes; in the second, momentum and factors are there already.
+STEPS = 2
 # What SGD with momentum keeps too, by the names that optimizers have for it.
 MOMENTUM = ("momentum_buffer", "exp_avg")
 
