@@ -11,6 +11,7 @@ from nysact.experiments.bench.split import (
     over_a_cycle,
     split,
 )
+from nysact.experiments.bench.workload import Training
 
 from .subjects import CountingClock, workload
 
@@ -74,6 +75,15 @@ def test_parts_add_up_to_the_whole():
     found = split(workload(), of("sgd"), CountingClock())
     # Two marks around the whole and two around the step: three seconds between first and last.
     assert found == {"plain": {REST: 2.0, STEP: 1.0}}
+
+
+@pytest.mark.parametrize(("stride", "steps"), [(0.001, 9), (10.0, 5)])
+def test_slow_steps_are_taken_apart_once_a_kind(monkeypatch, stride, steps):
+    taken, original = [], Training.step
+    monkeypatch.setattr(Training, "step", lambda self: (taken.append(1), original(self)))
+    kinds = split(workload(), of("nysact"), CountingClock(stride))
+    assert set(kinds) == {"plain", "statistics", "refresh"}
+    assert len(taken) == steps
 
 
 def test_nothing_stays_wrapped():

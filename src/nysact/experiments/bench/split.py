@@ -34,8 +34,9 @@ REST = "forward and backward"
 STEP = "rest of step"
 PARTS = (REST, "capture", "refresh", "apply", "update", STEP)
 
-# Every kind of step comes twice or more in this many, the first of all left out.
-STATISTICS, REFRESH, STEPS = 2, 4, 9
+# Every kind of step comes twice or more in this many, the first of all left out; in five steps
+# it comes once, which has to do where they take longer than this, in seconds.
+STATISTICS, REFRESH, STEPS, PATIENCE = 2, 4, 9, 30.0
 
 Split = dict[str, float]
 
@@ -171,6 +172,7 @@ def split(workload: Workload, contender: Contender, clock: Clock) -> dict[Kind, 
     model = workload.build()
     timer = PartTimer(clock)
     found: dict[Kind, list[Split]] = {kind: [] for kind in KINDS}
+    total = 0.0
     with taken_apart(lambda: short.build(model), timer) as optimizer:
         training = Training(workload, model, optimizer)
         for step in range(STEPS):
@@ -179,6 +181,9 @@ def split(workload: Workload, contender: Contender, clock: Clock) -> dict[Kind, 
             taken = timer.take()
             if step:  # the first pays for memory and for the choice of kernels
                 found[short.schedule.kind(step)].append(taken)
+            total += sum(taken.values())
+            if step == REFRESH and total > PATIENCE:
+                break
     return {kind: median_split(taken) for kind, taken in found.items() if taken}
 
 
