@@ -154,7 +154,7 @@ def test_unknown_model_names_the_nearest():
 
 
 def growth(folder, *more: object):
-    size = ("--dims", "8,16,32", "--rank", 4, "--ranks", "2,4", "--dim", 16, "--rows", 5)
+    size = ("--dims", "8,16", "--rank", 4, "--ranks", "2,4", "--dim", 16, "--rows", 5)
     return nysact("growth", *size, "--outputs", 3, "--device", "cpu", "--output", folder, *more)
 
 
@@ -163,7 +163,7 @@ def test_growth_writes_tables_data_and_pictures(tmp_path):
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "growth.json").read_text())
     assert set(data) == {"settings", "environment", "by_dim", "by_rank", "stops"}
-    assert len(data["by_dim"]) == 9
+    assert len(data["by_dim"]) == 6
     assert len(data["by_rank"]) == 5
     assert data["stops"] == []
     assert (tmp_path / "growth.md").read_text() in result.output
