@@ -62,7 +62,19 @@ approximation: $(VENV)/.installed ## measure how close each sketch comes to the 
 
 .PHONY: step-time
 step-time: $(VENV)/.installed ## measure the time of a training step against SGD
-	$(PY) benchmarks/step_time.py $(ARGS)
+	$(BIN)/nysact bench resnet32 --optimizers nysact $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed-models ## measure time and memory of a step: ARGS="MODEL ... --optimizers ..."
+	$(BIN)/nysact bench $(ARGS)
+
+.PHONY: growth
+growth: $(VENV)/.installed ## measure how the cost grows with a layer's inputs and the rank
+	$(BIN)/nysact growth $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/.installed-models $(VENV)/.installed-dev ## run the CUDA tests and all measurements of a GPU
+	PYTHON=$(PY) bash benchmarks/gpu.sh $(ARGS)
 
 .PHONY: optimizers
 optimizers: $(VENV)/.installed ## train LeNet-5 with every optimizer and compare
@@ -88,6 +100,10 @@ $(VENV)/.installed: pyproject.toml | $(PY)
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 	$(PY) -m pip install --quiet -e ".[experiments,dev]"
+	@touch $@
+
+$(VENV)/.installed-models: pyproject.toml | $(VENV)/.installed
+	$(PY) -m pip install --quiet -e ".[experiments,models]"
 	@touch $@
 
 $(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed

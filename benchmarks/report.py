@@ -1,17 +1,14 @@
 """How a benchmark says what it measured: a Markdown table and a JSON file."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nysact.experiments.markdown import markdown
 
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table whose first column is text and whose others are numbers."""
-    rules = ["---", *["---:"] * (len(headings) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rules, *rows))
+__all__ = ["markdown", "write_json"]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

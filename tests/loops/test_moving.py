@@ -94,7 +94,7 @@ def test_a_model_made_without_memory_and_materialised_before_the_optimizer():
     assert_same(trained(empty, data), trained(model, data))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("when", [0, 3, 4])
 def test_a_model_moved_after_construction(when):
     data = batches(9, dtype=torch.float64)

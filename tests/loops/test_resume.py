@@ -89,7 +89,7 @@ def test_a_checkpoint_is_read_with_map_location(tmp_path):
     assert all(torch.equal(after[key], before[key]) for key in after if "param" not in key)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_a_checkpoint_loads_onto_another_device(tmp_path):
     data = rows(9, dtype=torch.float64)
     model = dense(dtype=torch.float64)

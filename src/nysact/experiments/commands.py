@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from nysact.experiments.bench.command import bench, growth
 from nysact.experiments.errors import ExperimentError
 
 app = typer.Typer(
@@ -78,3 +79,7 @@ def demo(
             f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from error
+
+
+app.command()(bench)
+app.command()(growth)

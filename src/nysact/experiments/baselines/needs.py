@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Any, Tensor], Tensor]
 
 
 class Needs(Enum):
@@ -42,7 +43,7 @@ def needs_of(optimizer: Optimizer) -> Needs:
 
 
 def training_step(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     optimizer: Optimizer,
     loss_function: LossFunction,
     inputs: Tensor,
@@ -51,7 +52,7 @@ def training_step(
     """Take one step on one batch, whatever the optimizer needs.
 
     Args:
-        model: The model.
+        model: The model, or a function that calls it.
         optimizer: Any optimizer of its parameters.
         loss_function: Maps outputs and targets to the mean loss of the batch.
         inputs: The batch.

@@ -1,7 +1,6 @@
 """Every optimizer that can be compared: its name, how it is made, and its default settings."""
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from nysact.experiments.baselines.muon import MuonWithAdamW
 from nysact.experiments.baselines.needs import Needs
 from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.baselines.sketchysgd import SketchySGD
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, unknown
 
 
 @dataclass(frozen=True)
@@ -289,13 +288,6 @@ def build(name: str, model: nn.Module, **overrides: Any) -> Optimizer:
         The optimizer, for :func:`~.needs.training_step`.
     """
     return find(name).build(model, **overrides)
-
-
-def unknown(name: str, names: Iterable[str]) -> str:
-    """Write that a name is unknown, which is the nearest, and which there are."""
-    nearest = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.0)
-    hint = f"the nearest is {nearest[0]!r}; " if nearest else ""
-    return f"{name!r}: {hint}expected one of {', '.join(names)}"
 
 
 def in_words(settings: Mapping[str, Any]) -> str:

@@ -48,7 +48,8 @@ def draw_probes(sketch: str, dim: int, rank: int, generator: torch.Generator) ->
     """
     if sketch == "columns":
         chosen = torch.randperm(dim, generator=generator)[:rank]
-        return torch.eye(dim, dtype=torch.float64)[:, chosen]
+        columns = torch.zeros(dim, rank, dtype=torch.float64)
+        return columns.index_put_((chosen, torch.arange(rank)), columns.new_ones(()))
     gaussian = torch.randn(dim, rank, generator=generator, dtype=torch.float64)
     return gaussian / math.sqrt(dim)
 

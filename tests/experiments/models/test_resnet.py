@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nysact.experiments.models import BasicBlock, CifarResNet, digits_network, lenet5
+from nysact.experiments.models import BasicBlock, CifarResNet
 
 
 def parameters(model: nn.Module) -> int:
@@ -48,21 +48,3 @@ def test_weights_start_kaiming_normal():
     torch.manual_seed(0)
     weight = CifarResNet(20).stage3[-1].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
-
-
-def test_digits_network():
-    model = digits_network()
-    assert parameters(model) == 56_554
-    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("side", [28, 32])
-def test_lenet5_has_its_parameters_and_reads_both_sizes(side):
-    model = lenet5(side=side)
-    assert parameters(model) == 61_706
-    assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
-
-
-def test_lenet5_refuses_other_sizes():
-    with pytest.raises(ValueError, match="side=30"):
-        lenet5(side=30)

@@ -1,4 +1,4 @@
-"""Image classifiers: the ResNets of the CIFAR experiments, LeNet-5, a network for digits."""
+"""The ResNets of the CIFAR experiments."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,61 +88,3 @@ def stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.S
     first = BasicBlock(in_channels, out_channels, stride)
     rest = [BasicBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
-
-
-def lenet5(classes: int = 10, in_channels: int = 1, side: int = 32) -> nn.Sequential:
-    """Make LeNet-5 with ReLU and max pooling.
-
-    Args:
-        classes: Number of classes.
-        in_channels: Channels of the images.
-        side: Pixels on each side, 28 or 32; images of 28 are padded to 32.
-
-    Returns:
-        The network, with 61,706 parameters for 10 classes of one-channel images.
-
-    Raises:
-        ValueError: If ``side`` is neither.
-    """
-    if side not in (28, 32):
-        raise ValueError(f"side={side}: LeNet-5 reads images of 28x28 or 32x32 pixels")
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 6, 5, padding=(32 - side) // 2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, classes),
-    )
-
-
-def digits_network(classes: int = 10, in_channels: int = 1) -> nn.Sequential:
-    """Make a small convolutional network for 8x8 images.
-
-    Args:
-        classes: Number of classes.
-        in_channels: Channels of the images.
-
-    Returns:
-        The network, with 56,554 parameters for 10 classes of one-channel images.
-    """
-    return nn.Sequential(
-        *conv_norm_relu(in_channels, 32),
-        *conv_norm_relu(32, 64),
-        nn.MaxPool2d(2),
-        *conv_norm_relu(64, 64),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, classes),
-    )
-
-
-def conv_norm_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    """Make the three modules of a normalised convolution."""
-    return conv3x3(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()

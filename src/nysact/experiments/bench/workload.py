@@ -1,0 +1,173 @@
+"""What the optimizers train while they are timed: a model on one batch of noise."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nysact.experiments import baselines
+from nysact.experiments.comparison import seeded_model
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.models import build_model, find_model, loss_function
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a model is given to do.
+
+    Args:
+        batch_size: Samples a batch.
+        cycles: Cycles of the optimizers' costly steps that are timed.
+        options: Options of the model.
+    """
+
+    batch_size: int
+    cycles: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# On a CPU small enough that five optimizers take some minutes on two cores.
+ON_CPU: Mapping[str, Scale] = {
+    "digits": Scale(128, 4),
+    "lenet5": Scale(128, 4),
+    "resnet20": Scale(128, 2),
+    "resnet32": Scale(128, 2),
+    "resnet110": Scale(128, 1),
+    "densenet121-cifar": Scale(16, 1),
+    "resnet50": Scale(4, 1, {"image_size": 176}),
+    "deit-s": Scale(4, 1),
+    "gpt2-small": Scale(1, 1, {"context": 128}),
+    "gpt": Scale(4, 1),
+    "mlp": Scale(128, 4),
+}
+# The paper's images and batches, of ImageNet a quarter of its 1,024 images.
+ON_ACCELERATOR: Mapping[str, Scale] = {
+    "resnet50": Scale(256, 2, {"image_size": 176}),
+    "deit-s": Scale(256, 2),
+    "gpt2-small": Scale(8, 2),
+    "gpt": Scale(64, 4),
+}
+ELSE = Scale(128, 4)
+
+
+def default_scale(model: str, device: torch.device) -> Scale:
+    """Give the scale at which a model is timed where the user chose none.
+
+    Args:
+        model: Its name.
+        device: The device.
+
+    Returns:
+        The scale.
+    """
+    return (ON_CPU if device.type == "cpu" else ON_ACCELERATOR).get(model, ELSE)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and a batch, the same for every optimizer.
+
+    Args:
+        model: Name of the model.
+        options: Its options.
+        batch_size: Samples a batch.
+        device: Where it trains.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast to bfloat16.
+        channels_last: Whether the model is in this memory format.
+        seed: Seed of the weights and of the batch.
+
+    Raises:
+        ExperimentError: If a value doesn't do.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    batch_size: int
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ExperimentError(
+                f"precision {self.precision}: expected one of {', '.join(PRECISIONS)}"
+            )
+        if self.channels_last and find_model(self.model).inputs != "images":
+            raise ExperimentError(
+                f"channels_last: {self.model} reads no images; leave --channels-last out"
+            )
+        self.sample_shape()
+
+    def sample_shape(self) -> tuple[int, ...]:
+        """Give the shape of one sample."""
+        return find_model(self.model).sample_shape(**self.options)
+
+    def build(self) -> nn.Module:
+        """Make the model, the same each time."""
+        model = seeded_model(lambda: build_model(self.model, **self.options), self.seed)
+        layout = {"memory_format": torch.channels_last} if self.channels_last else {}
+        return model.to(self.device, **layout)  # type: ignore[call-overload, no-any-return]
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Make the batch, the same each time.
+
+        Returns:
+            Inputs and targets.
+        """
+        entry = find_model(self.model)
+        generator = torch.Generator().manual_seed(self.seed)
+        classes, shape = entry.classes(**self.options), (self.batch_size, *self.sample_shape())
+        if entry.inputs == "tokens":
+            tokens = torch.randint(classes, (2, *shape), generator=generator)
+            inputs, targets = tokens[0], tokens[1]
+        else:
+            inputs = torch.randn(shape, generator=generator)
+            targets = torch.randint(classes, shape[:1], generator=generator)
+        if self.channels_last:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        return inputs.to(self.device), targets.to(self.device)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Make the context in which forwards and losses are computed."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+class Training:
+    """A model of its own in training with an optimizer.
+
+    Args:
+        workload: What is trained.
+        model: The model.
+        optimizer: Its optimizer.
+
+    Attributes:
+        loss: The last step's loss, on the device; ``None`` before the first.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module, optimizer: Optimizer) -> None:
+        self.workload, self.model, self.optimizer = workload, model, optimizer
+        self.inputs, self.targets = workload.batch()
+        self.loss: Tensor | None = None
+
+    def step(self) -> None:
+        """Take one step on the batch."""
+        self.loss = baselines.training_step(
+            self._forward, self.optimizer, self._loss, self.inputs, self.targets
+        )
+
+    def _forward(self, inputs: Tensor) -> Any:
+        with self.workload.autocast():
+            return self.model(inputs)
+
+    def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        with self.workload.autocast():
+            return loss_function(outputs, targets)
