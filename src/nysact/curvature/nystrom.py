@@ -95,7 +95,8 @@ class Nystrom(Curvature):
         rest = torch.where(known, rest, 1)
         core.diagonal(dim1=-2, dim2=-1).sub_(rest.unsqueeze(-1))
         left = torch.where(lift(known, core), basis.to(core.dtype) @ core, 0)
-        return {"left": left.to(basis.dtype), "right": basis, "rest": rest}
+        left = left.to(basis.dtype).mT.contiguous().mT
+        return {"left": left, "right": basis, "rest": rest}
 
     def precondition(
         self, weight: Tensor, bias: Tensor | None, action: Tensors

@@ -39,7 +39,7 @@ ON_CPU: Mapping[str, Scale] = {
     "resnet20": Scale(128, 2),
     "resnet32": Scale(128, 2),
     "resnet110": Scale(128, 1),
-    "densenet121-cifar": Scale(16, 1),
+    "densenet121-cifar": Scale(32, 1),
     "resnet50": Scale(4, 1, {"image_size": 176}),
     "deit-s": Scale(4, 1),
     "gpt2-small": Scale(1, 1, {"context": 128}),
