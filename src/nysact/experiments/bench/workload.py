@@ -41,7 +41,7 @@ ON_CPU: Mapping[str, Scale] = {
     "resnet110": Scale(128, 1),
     "densenet121-cifar": Scale(32, 1),
     "resnet50": Scale(4, 1, {"image_size": 176}),
-    "deit-s": Scale(4, 1),
+    "deit-s": Scale(8, 1),
     "gpt2-small": Scale(1, 1, {"context": 128}),
     "gpt": Scale(4, 1),
     "mlp": Scale(128, 4),
