@@ -61,8 +61,11 @@ def _with_two_shifts(
     wide = torch.where(finite[..., None, None], matrix, 0).to(working_dtype(matrix))
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
     unit = scale * (matrix.shape[-2] ** 0.5 * torch.finfo(matrix.dtype).eps)
-    small, large = (factorise(wide, unit * shift) for shift in _SHIFTS)
+    small = factorise(wide, unit * _SHIFTS[0])
     first = small[2]
+    # Asking a device for the outcome would take longer than the second factorisation.
+    needed = matrix.device.type != "cpu" or not bool(first.all())
+    large = factorise(wide, unit * _SHIFTS[1]) if needed else small
     # So near the smallest number that its digits are noise: the inputs are as good as dead.
     empty = scale < torch.finfo(matrix.dtype).tiny / torch.finfo(matrix.dtype).eps
     chosen = [
