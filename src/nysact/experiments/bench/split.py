@@ -2,7 +2,8 @@
 
 The parts are told apart by wrapping functions of the library while a step runs:
 
-    capture   ``Layer.observe``, ``Layer.observe_output``, ``LayerStack.commit``
+    capture   ``Layer.observe``, ``Layer.observe_output``, ``Backlog.work_off``,
+              ``LayerStack.commit``
     refresh   ``LayerStack.refresh``
     apply     ``Engine.precondition``
     update    ``optimizer._apply``
@@ -25,6 +26,7 @@ from nysact.experiments.bench.clock import Clock
 from nysact.experiments.bench.contender import Contender
 from nysact.experiments.bench.schedule import KINDS, Kind
 from nysact.experiments.bench.workload import Training, Workload
+from nysact.optim.backlog import Backlog
 from nysact.optim.engine import Engine
 from nysact.optim.layer import Layer
 from nysact.optim.optimizer import PreconditionedOptimizer
@@ -45,6 +47,7 @@ Split = dict[str, float]
 PLACES: Sequence[tuple[type, str, str]] = (
     (Layer, "observe", "capture"),
     (Layer, "observe_output", "capture"),
+    (Backlog, "work_off", "capture"),
     (LayerStack, "commit", "capture"),
     (LayerStack, "refresh", "refresh"),
     (Engine, "precondition", "apply"),
