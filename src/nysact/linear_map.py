@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._guards import detect_fake_mode
 
 
 class LinearMap(ABC):
@@ -27,12 +28,6 @@ class LinearMap(ABC):
 
     rows: Sequence[int]
     samples: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors that the map keeps alive."""
-        lists = (value if isinstance(value, list) else [value] for value in vars(self).values())
-        return sum(each.nbytes for kept in lists for each in kept if isinstance(each, Tensor))
 
     @abstractmethod
     def apply(self, probes: Tensor) -> Tensor:
@@ -268,7 +263,8 @@ class ConvolutionMap(LinearMap):
         self._convolution = convolution
         self._bias = bias
         self.samples = inputs.shape[0]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or detect_fake_mode(inputs) is not None:
+            # Tensors of a trace mean nothing outside it.
             uses = convolution.uses(inputs.shape[2:], inputs)
         else:
             uses = _cached_uses(convolution, inputs.shape[2:], inputs.dtype, inputs.device)
@@ -351,7 +347,7 @@ class ConvolutionMap(LinearMap):
         return filters.reshape(groups, columns, -1).transpose(1, 2)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _cached_uses(
     convolution: Convolution, positions: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, tuple[int, ...]]:

@@ -226,8 +226,20 @@ def test_factors_of_a_covariance_known_in_full(rank):
 @pytest.mark.parametrize("damping", [1e-6, 0.1, 10.0])
 def test_the_damped_core_is_the_inverse_within_the_range(damping):
     root, shift = randn(3, 5, 5), torch.tensor([0.0, 1e-7, 1e-6], dtype=torch.float64)
-    dense = root @ root.mT + (damping - shift)[:, None, None] * torch.eye(5, dtype=torch.float64)
+    kept = damping - shift.clamp(max=damping / 2)
+    dense = root @ root.mT + kept[:, None, None] * torch.eye(5, dtype=torch.float64)
     assert error(damped_core(root, shift, damping), torch.linalg.inv(dense)) < 1e-9
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
+@pytest.mark.parametrize("damping", [1e-5, 1.0])
+def test_the_damped_core_is_bounded_where_rounding_exceeds_the_damping(scale, damping):
+    A = psd(9, rank=3, scale=scale**2).float()
+    _, root, shift, succeeded = covariance_factors(A)
+    assert succeeded
+    values = torch.linalg.eigvalsh(damped_core(root, shift, damping))
+    assert values.min() > 0
+    assert values.max() <= 2.001 / damping
 
 
 @pytest.mark.parametrize("lead", [(1,), (3,), (2, 3)])

@@ -56,7 +56,7 @@ def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Ten
 def _with_two_shifts(
     matrix: Tensor, factorise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factorise with the first shift, or else with the second; nothing is asked of the host."""
+    """Factorise with the first shift, or else with the second; no device is waited for."""
     finite = matrix.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], matrix, 0).to(working_dtype(matrix))
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
@@ -124,6 +124,8 @@ def _cholesky_root(covariance: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, T
 def damped_core(root: Tensor, shift: Tensor, damping: float) -> Tensor:
     """Invert ``R R^T + (damping - shift) I``, the damped approximation within its range.
 
+    No more than half the damping is taken off: the inverse is bounded by ``2 / damping``.
+
     Args:
         root: R, ``(..., r, r)``.
         shift: ``(...)``.
@@ -134,7 +136,9 @@ def damped_core(root: Tensor, shift: Tensor, damping: float) -> Tensor:
     """
     wide = root.to(working_dtype(root))
     core = wide @ wide.mT
-    core.diagonal(dim1=-2, dim2=-1).add_((damping - shift.to(core.dtype)).unsqueeze(-1))
+    # At least half the damping is left, so that the core stays safely positive definite.
+    kept = damping - shift.to(core.dtype).clamp(max=damping / 2)
+    core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
     factor = torch.linalg.cholesky_ex(core)[0]
     identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
     half: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)
@@ -172,7 +176,9 @@ def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         covariance: ``(..., d, d)``, float32 or float64.
 
     Returns:
-        As :func:`nystrom_eigenpairs`, with r = d.
+        Orthonormal basis ``(..., d, d)``, eigenvalues in ascending order ``(..., d)``, and a
+        boolean ``(...)``: whether the factorisation succeeded. Where it didn't, the first two are
+        an identity's.
     """
     finite = covariance.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], covariance, 0).to(working_dtype(covariance))
@@ -188,7 +194,7 @@ def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows: ``(..., m, d)``, float32 or float64; the covariance is ``rows^T rows``.
 
     Returns:
-        As :func:`nystrom_eigenpairs`, with ``r = min(m, d)`` and eigenvalues in descending order.
+        As :func:`covariance_eigenpairs`, ``r = min(m, d)`` of them in descending order.
     """
     finite = rows.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], rows, 0).to(working_dtype(rows))

@@ -24,7 +24,7 @@ class Nystrom(Curvature):
 
     Args:
         sketch: What the probes are: ``"columns"`` of the identity (NysAct-S), ``"gaussian"``
-            (NysAct-G) or ``"subspace"``, the eigenbasis found by the last refresh.
+            (NysAct-G) or ``"subspace"``, the basis found by the last refresh.
         tail: Whether the trace that the approximation misses is spread over the complement.
     """
 

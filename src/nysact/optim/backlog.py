@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Bytes of sampled inputs that may wait: little beside a model's activations, and they stay in a
 # processor's cache.
-_LIMIT = 2**22
+LIMIT = 2**22
 
 
 class _Call(NamedTuple):
@@ -36,18 +36,21 @@ class Backlog:
         self._calls: list[_Call] = []
         self._bytes = 0
 
-    def add(self, stack: LayerStack, index: int, linear_map: LinearMap, offset: int) -> None:
+    def add(
+        self, stack: LayerStack, place: int, linear_map: LinearMap, offset: int, size: int
+    ) -> None:
         """Put off the statistics of one call.
 
         Args:
             stack: The layer's stack.
-            index: The layer's place there.
-            linear_map: The map that the chosen inputs induce.
+            place: The layer's place there.
+            linear_map: The map that the chosen inputs induce, copies which nobody overwrites.
             offset: Samples that the layer's earlier calls contributed.
+            size: Bytes of the chosen inputs.
         """
-        self._calls.append(_Call(stack, index, linear_map, offset))
-        self._bytes += linear_map.nbytes
-        if self._bytes > _LIMIT:
+        self._calls.append(_Call(stack, place, linear_map, offset))
+        self._bytes += size
+        if self._bytes > LIMIT:
             self.work_off()
 
     def work_off(self) -> None:
@@ -55,9 +58,10 @@ class Backlog:
         if not self._calls:
             return
         calls, self._calls, self._bytes = self._calls, [], 0
-        with torch.no_grad(), uncast(calls[0].stack.device.type):
+        with torch.no_grad():
             for stack, place, linear_map, offset in calls:
-                stack.add(place, linear_map, offset)
+                with uncast(stack.device.type):
+                    stack.add(place, linear_map, offset)
 
     def drop(self) -> None:
         """Forget what was put off."""

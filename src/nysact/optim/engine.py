@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nysact.curvature import Curvature, Shape
-from nysact.optim.backlog import Backlog
+from nysact.optim.backlog import Backlog, uncast
 from nysact.optim.discovery import Discovery
 from nysact.optim.layer import CaptureHook, GradientHooks, Layer, OutputHook, settings_of
 from nysact.optim.stack import LayerStack
@@ -100,11 +100,12 @@ class Engine:
             self._find_bypassed()
         for stack in listening:
             step = stack.group["step"]
-            stack.report()
-            stack.commit()
-            due = stack.due(step)
-            if any(due):
-                stack.refresh(due, step)
+            with uncast(stack.device.type):
+                stack.report()
+                stack.commit()
+                due = stack.due(step)
+                if any(due):
+                    stack.refresh(due, step)
 
     def _find_bypassed(self) -> None:
         """Warn, once each, of layers that got a gradient without an observed call."""
@@ -135,7 +136,8 @@ class Engine:
         """
         parts: dict[Tensor, Tensor] = {}
         for stack in self._stacks:
-            parts.update(stack.precondition())
+            with uncast(stack.device.type):
+                parts.update(stack.precondition())
         return parts
 
     def discard_stale(self) -> None:
@@ -226,6 +228,8 @@ class Engine:
         changed = any(stack.settings != settings_of(stack.group) for stack in self._stacks)
         if not changed and all(layer.stack.fits(layer) for layer in self.distinct()):
             return
+        for stack in self._stacks:
+            stack.report()
         known = {
             layer: layer.stack.state(layer)
             for layer in self.distinct()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nysact.layers import Geometry, LayerAdapter
 from nysact.layers.adapter import Call
-from nysact.optim.backlog import uncast
+from nysact.optim.backlog import LIMIT, uncast
 
 if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
@@ -96,7 +96,7 @@ class Layer:
 
     @torch.no_grad()
     def observe(self, module: nn.Module, adapter: LayerAdapter, call: Call) -> None:
-        """Add one call's rows to the statistics that await the next step.
+        """Take one call's rows for the statistics that await the next step.
 
         Args:
             module: The module that was called.
@@ -121,13 +121,20 @@ class Layer:
         chosen = self._sample(module, adapter, inputs)
         if not chosen:
             return
+        stack = self.stack
+        size = sum(tensor.numel() for tensor in chosen) * stack.dtype.itemsize
+        # Compiled code would be compiled anew for every number of calls that wait.
+        waits = size <= LIMIT and not torch.compiler.is_compiling()
+        # Copied once, since what waits may be overwritten, and a strided batch would be copied by
+        # every operation on it.
+        copy = waits or chosen is not inputs
         with uncast(chosen[0].device.type):
-            rows = [tensor.detach().to(self.stack.dtype) for tensor in chosen]
-            linear_map = adapter.linear_map(module, call, rows, bias=self.stack.bias)
-            # Compiled code would be compiled anew for every number of calls that wait.
-            compiling = torch.compiler.is_compiling()
-            target = self.stack.add if compiling else partial(self.stack.backlog.add, self.stack)
-            target(self.index, linear_map, self.taken)
+            rows = [tensor.detach().to(stack.dtype, copy=copy) for tensor in chosen]
+            linear_map = adapter.linear_map(module, call, rows, bias=stack.bias)
+            if waits:
+                stack.backlog.add(stack, self.index, linear_map, self.taken, size)
+            else:
+                stack.add(self.index, linear_map, self.taken)
         self.taken += linear_map.samples
         self.fired = True
 
@@ -163,8 +170,7 @@ class Layer:
         self.seen = (self.seen + samples) % stride
         if start >= samples:
             return ()
-        # Copied once: a strided batch would be copied by every operation on it.
-        return inputs if stride == 1 else [tensor[start::stride].clone() for tensor in inputs]
+        return inputs if stride == 1 else [tensor[start::stride] for tensor in inputs]
 
     def gradients(self) -> tuple[Tensor, Tensor | None]:
         """Give the gradients as matrices.
@@ -325,6 +331,5 @@ class GradientHooks:
 
     def _after(self, weight: Tensor) -> None:
         del weight
-        # From here on the inputs may be overwritten.
         self._layer.stack.backlog.work_off()
         self._layer.reached, self._layer.touched = self._layer.fired, True

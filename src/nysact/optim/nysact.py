@@ -23,7 +23,8 @@ class NysAct(MomentumOptimizer):
 
     Forward hooks on the layers take the statistics of the forwards that run with gradients
     enabled, in steps 0, ``cov_interval``, 2 ``cov_interval``, ...; ``param.grad`` is only read.
-    A layer costs two ``d x rank`` matrices of state, d being its fan-in, in float32 at least.
+    A layer costs two ``d x rank`` matrices of state, d being its fan-in, in float32 at least, and
+    one more that is derived from them (two with the sketches that are drawn).
 
     The defaults of ``sketch`` and ``tail`` are those that came closest to the exact inverse:
     relative error of the preconditioned gradient after 150 steps of a ResNet-20 on Fashion-MNIST,
@@ -53,7 +54,7 @@ class NysAct(MomentumOptimizer):
         damping: Damping rho, added to every eigenvalue. It may be changed during training.
         rank: Rank r of the approximation; where ``rank >= d`` the exact inverse is used.
         sketch: What A is multiplied with: ``"columns"`` of the identity (NysAct-S of the paper),
-            ``"gaussian"`` (NysAct-G), or ``"subspace"``, the eigenbasis of the last refresh: one
+            ``"gaussian"`` (NysAct-G), or ``"subspace"``, the basis found by the last refresh: one
             step of subspace iteration a window at the same price.
         tail: Whether the trace that the approximation misses is spread over the other directions,
             which the paper leaves at zero.

@@ -356,7 +356,8 @@ class LayerStack:
         self.failures.add_(failed).masked_fill_(accepted, 0)
         self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
         self._forget_factors()
-        self._verdict.post(self.failures * failed)
+        if self.device.type != "cpu" or bool(failed.any()):
+            self._verdict.post(self._findings(failed))
         self.report()
         if self._curvature.restarts(self.shape):
             for average in (*self.statistics.values(), self.mass):
@@ -381,19 +382,27 @@ class LayerStack:
     def _means(self) -> Tensors:
         return self._curvature.means(self.statistics, self.mass)
 
+    def _findings(self, failed: Tensor) -> Tensor:
+        """Failures in a row of the layers that failed, and the ranges of their statistics."""
+        columns = [self.failures * failed]
+        for value in self._means().values():
+            columns += value.flatten(1).aminmax(dim=1)
+        return torch.stack([column.to(self.dtype) for column in columns], dim=1)
+
     def report(self) -> None:
         """Warn of layers that a refresh failed; raise for one that never recovers.
 
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
-        for layer, count in zip(self.layers, self._verdict.read(), strict=False):
+        for layer, (count, *ends) in zip(self.layers, self._verdict.read(), strict=False):
             if count == 0:
                 continue
-            values = {n: _range(value[layer.index]) for n, value in self._means().items()}
+            ranges = zip(ends[::2], ends[1::2], strict=True)
+            values = dict(zip(self._means(), ranges, strict=True))
             message = (
-                f"the factorisation for layer {layer.name!r} failed {count} time(s) in a row, in "
-                f"float64 and with an enlarged shift too; its statistics range over {values}"
+                f"the factorisation for layer {layer.name!r} failed {count:.0f} time(s) in a row, "
+                f"in float64 and with an enlarged shift too; its statistics range over {values}"
             )
             if count > self.group["max_failures"]:
                 raise RuntimeError(
@@ -499,7 +508,3 @@ def _seed(seed: int, name: str, window: int) -> int:
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
     """Stack what the layers of a batch give, without a copy for one layer."""
     return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    return float(values.min()), float(values.max())

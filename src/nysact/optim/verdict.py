@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Verdict:
-    """Small integers that a device computes and the host reads once they have arrived."""
+    """A small table that a device computes and the host reads once it has arrived."""
 
     def __init__(self) -> None:
         self._numbers: Tensor | None = None
@@ -17,22 +17,22 @@ class Verdict:
         """Send numbers to the host; unread ones are replaced.
 
         Args:
-            numbers: Integers, ``(n,)``.
+            numbers: The table.
         """
         self._numbers = numbers.to("cpu", non_blocking=True)
         self._arrived = None
         if numbers.device.type != "cpu":
             self._arrived = torch.Event(numbers.device)
-            self._arrived.record()
+            self._arrived.record(torch.accelerator.current_stream(numbers.device))
 
-    def read(self) -> list[int]:
+    def read(self) -> list[list[float]]:
         """Read what has arrived.
 
         Returns:
-            The numbers, once; nothing while they are under way or if there are none.
+            Its rows, once; none while it is under way or if there is none.
         """
         if self._numbers is None or (self._arrived is not None and not self._arrived.query()):
             return []
-        numbers: list[int] = self._numbers.tolist()
+        numbers: list[list[float]] = self._numbers.tolist()
         self._numbers = self._arrived = None
         return numbers
