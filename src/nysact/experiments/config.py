@@ -83,7 +83,9 @@ class FolderData(Section):
         flip: Whether training images are mirrored left to right at random.
         augmentation: A policy: ``"trivial-augment"`` of torchvision, one of timm such as
             ``"rand-m7-mstd0.5-inc1"``, or ``None``.
+        interpolation: How pictures are resized.
         random_erasing: Probability that a part of a training image is erased.
+        erase_with: What it is erased with.
         mixup: Parameter alpha of mixup, 0 for none.
         cutmix: Parameter alpha of CutMix, 0 for none; with mixup, a batch gets one of the two.
         repeats: How often an epoch shows each of its pictures, in differing augmentations; an
@@ -98,7 +100,9 @@ class FolderData(Section):
     test_resize: PositiveInt = 256
     flip: bool = True
     augmentation: str | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     random_erasing: Share = 0.0
+    erase_with: Literal["zero", "noise"] = "zero"
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
     repeats: PositiveInt = 1

@@ -279,6 +279,9 @@ def read(
 
     Yields:
         Inputs and targets of each batch.
+
+    Raises:
+        ExperimentError: If a sample cannot be read.
     """
     loader = DataLoader(
         dataset,
@@ -288,8 +291,9 @@ def read(
         # Of its own, lest the loader draw from the global stream when it starts.
         generator=torch.Generator().manual_seed(0),
     )
-    for inputs, targets in loader:
-        yield (
-            inputs.to(device, non_blocking=True),
-            targets.to(device, non_blocking=True),
-        )
+    try:
+        for inputs, targets in loader:
+            yield inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    except ExperimentError as error:
+        # Out of another process it comes with that one's traceback before it.
+        raise ExperimentError(str(error).rpartition("ExperimentError: ")[2].strip()) from error

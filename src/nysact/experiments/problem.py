@@ -13,22 +13,30 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from nysact.experiments.augment import FlipAndCrop
-from nysact.experiments.config import Config, ImageData
+from nysact.experiments.cifar import load_cifar
+from nysact.experiments.config import Config, FolderData, ImageData, TextData
 from nysact.experiments.data import Data
 from nysact.experiments.digits import load_digits
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.fashion_mnist import load_fashion_mnist
+from nysact.experiments.imagenet import MixingLoader, picture_sets
 from nysact.experiments.loaders import (
     Batches,
     DeviceBatches,
     DeviceLoader,
     Loader,
     Share,
+    StandardBatches,
+    StandardLoader,
 )
 from nysact.experiments.models import find_model
+from nysact.experiments.text import WindowBatches, WindowLoader, load_text
 
 LossFunction = Callable[[Any, Tensor], Tensor]
+# Samples of a test batch: small images, pictures, windows of text.
 EVALUATION_BATCH = 500
+FOLDER_BATCH = 256
+WINDOW_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,14 @@ def load_problem(config: Config, device: torch.device, share: Share) -> Problem:
     Raises:
         ExperimentError: If the data is not to be had or not what it should be.
     """
-    if isinstance(config.data, ImageData):
-        return image_problem(config, config.data, device, share)
-    raise ExperimentError(f"data.name={config.data.name!r}: hand the data over to run()")
+    data = config.data
+    if isinstance(data, ImageData):
+        return image_problem(config, data, device, share)
+    if isinstance(data, FolderData):
+        return folder_problem(config, data, device, share)
+    if isinstance(data, TextData):
+        return text_problem(config, data, device, share)
+    raise ExperimentError(f"data.name={data.name!r}: hand the data over to run()")
 
 
 def image_problem(config: Config, data: ImageData, device: torch.device, share: Share) -> Problem:
@@ -72,6 +85,29 @@ def image_problem(config: Config, data: ImageData, device: torch.device, share: 
     return Problem(
         DeviceLoader(images.train, config.batch_size, config.seed, augmentation, share),
         DeviceBatches(images.test.images, images.test.labels, EVALUATION_BATCH, share),
+        cross_entropy(config.label_smoothing),
+    )
+
+
+def folder_problem(config: Config, data: FolderData, device: torch.device, share: Share) -> Problem:
+    """Read pictures as they are needed."""
+    classes = int(config.model.options["classes"])
+    train, test = picture_sets(data, classes)
+    loader: Loader = StandardLoader(
+        train, len(train), config.batch_size, config.seed, device, share, data.workers, data.repeats
+    )
+    if data.mixup or data.cutmix:
+        loader = MixingLoader(loader, data.mixup, data.cutmix, classes, config.seed, share)
+    batches = StandardBatches(test, len(test), FOLDER_BATCH, device, share, data.workers)
+    return Problem(loader, batches, cross_entropy(config.label_smoothing))
+
+
+def text_problem(config: Config, data: TextData, device: torch.device, share: Share) -> Problem:
+    """Cut windows out of text that is kept on the device whole."""
+    train, test = (part.to(device) for part in load_text(data))
+    return Problem(
+        WindowLoader(train, data.context, config.batch_size, config.seed, share),
+        WindowBatches(test, data.context, data.test_windows, WINDOW_BATCH, share),
         cross_entropy(config.label_smoothing),
     )
 
@@ -87,7 +123,12 @@ def load_images(data: ImageData) -> Data:
         The images, on the CPU.
     """
     folder = None if data.folder is None else Path(data.folder)
-    whole = load_digits() if data.name == "digits" else load_fashion_mnist(folder)
+    if data.name == "digits":
+        whole = load_digits()
+    elif data.name == "fashion-mnist":
+        whole = load_fashion_mnist(folder)
+    else:
+        whole = load_cifar(data.name, folder)
     return whole.with_train_size(data.train_size).with_test_size(data.test_size)
 
 
