@@ -143,7 +143,7 @@ def run(
         load = load or (lambda device, share: load_problem(config, device, share))
         build = build or (lambda: build_model(config.model.name, **config.model.options))
         problem = load(accelerator.device, share)
-        training = Training(config, build(), problem, accelerator)
+        training = Training(config, build, problem, accelerator)
         resume(training, folder)
         start_trackers(training, trackers, folder.path)
         display.start(config, training.steps, training.step_number)
@@ -185,7 +185,8 @@ def finish(training: Training, folder: RunFolder, failure: str | None) -> None:
         return
     timing = summary(training.clock.seconds(), training.accelerator.device)
     timing["optimizer_state_bytes"] = state_bytes(training.optimizer)
-    folder.finish(training.result(failure), timing)
+    arrays = None if failure else training.arrays()
+    folder.finish(training.result(failure), timing, arrays)
 
 
 def ending(training: Training, failure: str | None) -> str:

@@ -1,17 +1,20 @@
 """A run in training: a model, an optimizer, a schedule, and all that a checkpoint must hold."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
 from nysact.experiments.clock import StepClock
 from nysact.experiments.config import OWN, Config
+from nysact.experiments.covariances import Observer
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.loaders import Batch
 from nysact.experiments.problem import Problem, check_fit, evaluate
@@ -31,7 +34,7 @@ class Training:
 
     Args:
         config: The configuration.
-        model: The model, on the CPU.
+        build: Makes the model, on the CPU.
         problem: What it trains on.
         accelerator: Device, precision and processes.
 
@@ -43,13 +46,17 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, model: nn.Module, problem: Problem, accelerator: Accelerator
+        self,
+        config: Config,
+        build: Callable[[], nn.Module],
+        problem: Problem,
+        accelerator: Accelerator,
     ) -> None:
         self.config = config
         self.problem = problem
         self.accelerator = accelerator
         # Training convolutions is faster in this layout, on a CPU by a third.
-        model = model.to(accelerator.device).to(memory_format=torch.channels_last)
+        model = build().to(accelerator.device).to(memory_format=torch.channels_last)
         optimizer = find(config.optimizer.name).build_for_run(
             model,
             config.optimizer.options,
@@ -68,6 +75,16 @@ class Training:
         self.clock = StepClock(accelerator.device)
         self.values: dict[str, list[float]] = {}
         self._losses: list[Tensor] = []
+        self.observer = self._make_observer(build)
+
+    def _make_observer(self, build: Callable[[], nn.Module]) -> Observer | None:
+        """Make what looks at the layers' covariances, if they are to be recorded."""
+        record = self.config.record
+        if not (record.covariance_norms or record.covariances):
+            return None
+        observer = Observer(build, self.problem.loss, next(iter(self.problem.test)))
+        observer.check(record.covariances)
+        return observer
 
     def _check_needs(self, needs: Needs) -> None:
         """Refuse what an optimizer that needs more than gradients cannot do."""
@@ -153,7 +170,28 @@ class Training:
         for name, value in metrics.items():
             self.values.setdefault(name, []).append(value)
         epoch = self.step_number / len(self.problem.train)
-        return {"step": self.step_number, "epoch": epoch, **metrics}
+        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch, **metrics}
+        if self.observer and self.config.record.covariance_norms:
+            record["covariance_norms"] = self.observer.norms(self.bare_model)
+        return record
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without what several processes wrap around it."""
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        return model
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Write out the covariances that are to be recorded.
+
+        Returns:
+            Arrays by name, none if none is.
+        """
+        record = self.config.record
+        if self.observer is None or not record.covariances:
+            return {}
+        found = self.observer.approximations(self.bare_model, record.covariances, record.rank)
+        return {name: matrix.numpy() for name, matrix in found.items()}
 
     def result(self, failure: str | None = None) -> dict[str, Any]:
         """Sum up the run.
@@ -184,7 +222,7 @@ class Training:
         random = [random_state(self.accelerator.device)]
         return {
             "step": self.step_number,
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "model": self.bare_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
@@ -209,7 +247,7 @@ class Training:
                 f"{self.accelerator.num_processes}: start as many as before"
             )
         self.step_number = state["step"]
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.bare_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
