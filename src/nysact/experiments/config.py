@@ -135,10 +135,12 @@ class OwnData(Section):
 
     Args:
         name: ``"own"``.
+        fingerprint: Tells one model and data set from another.
         workers: Processes that read samples, 0 for none but the trainer.
     """
 
     name: Literal["own"]
+    fingerprint: str = ""
     workers: NonNegativeInt = 0
 
 

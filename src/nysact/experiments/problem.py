@@ -171,6 +171,12 @@ def check_fit(config: Config, inputs: Tensor, targets: Tensor) -> None:
                 f"model.options.in_channels is {wanted}, but {config.data.name} has images of "
                 f"{found} channels: set model.options.in_channels={found}"
             )
+    if model.inputs == "tokens":
+        found, wanted = inputs.shape[1], model.sample_shape(**config.model.options)[0]
+        if found > wanted:
+            raise ExperimentError(
+                f"data.context is {found}, but model.options.context is {wanted}: set both alike"
+            )
     if targets.is_floating_point():
         return
     classes, highest = model.classes(**config.model.options), int(targets.max())
