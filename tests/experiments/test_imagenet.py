@@ -26,7 +26,7 @@ def folder(tmp_path) -> Path:
 
 def data(folder, **changes) -> FolderData:
     sides = {"train_resolution": 24, "test_resolution": 24, "test_resize": 28, "workers": 0}
-    return FolderData(name="imagenet", **{"folder": str(folder), **sides, **changes})
+    return FolderData(name="imagenet", folder=folder and str(folder), **{**sides, **changes})
 
 
 def test_pictures_are_standardised_tensors_with_their_class(folder):
@@ -85,14 +85,14 @@ def test_unknown_policy_is_an_error():
 
 
 def break_nothing_named(folder):
-    return {"folder": None}
+    return None
 
 
 def break_no_val(folder):
     for path in sorted((folder / "val").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (folder / "val").rmdir()
-    return {}
+    return folder
 
 
 def break_flat_val(folder):
@@ -101,12 +101,12 @@ def break_flat_val(folder):
     for path in list((folder / "val").iterdir()):
         if path.is_dir():
             path.rmdir()
-    return {}
+    return folder
 
 
 def break_other_classes(folder):
     (folder / "val" / "n01440764").rename(folder / "val" / "n09999999")
-    return {}
+    return folder
 
 
 MISTAKES = {
@@ -120,7 +120,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("break_it", "message"), MISTAKES.items())
 def test_wrong_folder_is_an_error(folder, break_it, message):
     with pytest.raises(ExperimentError, match=message):
-        picture_sets(data(folder, **break_it(folder)), classes=2)
+        picture_sets(data(break_it(folder)), classes=2)
 
 
 def test_other_number_of_classes_is_an_error(folder):
