@@ -10,8 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
+from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.clock import StepClock
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.covariances import Observer
@@ -57,16 +59,17 @@ class Training:
         self.accelerator = accelerator
         # Training convolutions is faster in this layout, on a CPU by a third.
         model = build().to(accelerator.device).to(memory_format=torch.channels_last)
+        # Before the optimizer, so that one that observes the model knows of other processes.
+        self.model = accelerator.prepare_model(model)
         optimizer = find(config.optimizer.name).build_for_run(
-            model,
+            self.model,
             config.optimizer.options,
             config.seed,
             decay_vectors=config.optimizer.decay_vectors,
         )
-        self._check_needs(needs_of(optimizer))
+        self._check_processes(optimizer)
         self.steps = config.steps or (config.epochs or 0) * len(problem.train)
         self.schedule = make_schedule(optimizer, config.schedule, self.steps, len(problem.train))
-        self.model = accelerator.prepare_model(model)
         if accelerator.scaler is not None:
             # It scales losses of fp16, and keeps to itself what a step with a closure returns.
             optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
@@ -86,14 +89,15 @@ class Training:
         observer.check(record.covariances)
         return observer
 
-    def _check_needs(self, needs: Needs) -> None:
-        """Refuse what an optimizer that needs more than gradients cannot do."""
-        if needs is Needs.GRADIENT:
-            return
+    def _check_processes(self, optimizer: Optimizer) -> None:
+        """Refuse several processes, or fp16, for an optimizer that cannot do with them."""
+        alone = needs_of(optimizer) is not Needs.GRADIENT
         title = find(self.config.optimizer.name).title
-        if self.accelerator.num_processes > 1:
+        several = self.accelerator.num_processes > 1
+        # The released code's statistics are each process's own, so that its replicas drift apart.
+        if several and (alone or isinstance(optimizer, ReleasedNysAct)):
             raise ExperimentError(f"{title} cannot be trained by several processes: start one")
-        if self.config.precision == "fp16":
+        if alone and self.config.precision == "fp16":
             raise ExperimentError(f"{title} cannot be trained in fp16: set precision=bf16 or fp32")
 
     def batches(self) -> Iterator[Batch]:
