@@ -13,6 +13,7 @@ test_set = TensorDataset(pixels[1400:].float() / 16, digits[1400:])
 
 
 def model() -> nn.Module:
+    """Make a network of one hidden layer."""
     return nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
 
 

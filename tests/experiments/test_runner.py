@@ -252,6 +252,26 @@ def test_bf16_trains_with_parameters_in_fp32(tmp_path):
     assert results(path)["metrics.jsonl"] != results(plain)["metrics.jsonl"]
 
 
+def test_lower_precision_goes_on_exactly(tmp_path):
+    found = config("sgd", precision="bf16")
+    undisturbed = run(found, tmp_path / "a")
+    assert_same(undisturbed, run_with_kills(found, tmp_path / "b", [3], checkpoint_seconds=0))
+
+
+def test_precision_that_the_device_lacks_is_an_error(tmp_path):
+    with pytest.raises(ExperimentError, match="precision=fp16: cpu has no such arithmetic"):
+        run(config(precision="fp16"), tmp_path, cpu=True)
+
+
+def test_display_ends_when_the_run_is_stopped(tmp_path):
+    ends = []
+    display = KillAfter(2)
+    display.stop = ends.append
+    with pytest.raises(Killed):
+        run(config(), tmp_path, display=display)
+    assert ends == ["stopped; the same command goes on from the last checkpoint"]
+
+
 def test_tensorboard_has_the_metrics_once_after_a_kill(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -147,7 +147,11 @@ def run(
         resume(training, folder)
         start_trackers(training, trackers, folder.path)
         display.start(config, training.steps, training.step_number)
-        failure = train(training, folder, display, checkpoint_seconds)
+        try:
+            failure = train(training, folder, display, checkpoint_seconds)
+        except BaseException:
+            display.stop("stopped; the same command goes on from the last checkpoint")
+            raise
         finish(training, folder, failure)
         display.stop(ending(training, failure))
     accelerator.end_training()

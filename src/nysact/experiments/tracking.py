@@ -31,11 +31,20 @@ def make_accelerator(config: Config, *, cpu: bool) -> Accelerator:
 
     Returns:
         The accelerator.
+
+    Raises:
+        ExperimentError: If the device does not know the precision.
     """
     # What an earlier run of this process chose would be kept otherwise.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     precision = "no" if config.precision == "fp32" else config.precision
-    return Accelerator(mixed_precision=precision, cpu=cpu)
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    if precision != "no" and not accelerator.native_amp:
+        raise ExperimentError(
+            f"precision={precision}: {accelerator.device.type} has no such arithmetic; set "
+            "precision=fp32, or bf16, which a CPU has too"
+        )
+    return accelerator
 
 
 def check_trackers(trackers: Sequence[str]) -> None:

@@ -57,6 +57,9 @@ class Training:
         self.config = config
         self.problem = problem
         self.accelerator = accelerator
+        if accelerator.device.type == "cuda":
+            # The peak of an earlier run of this process is none of this one's.
+            torch.cuda.reset_peak_memory_stats(accelerator.device)
         # Training convolutions is faster in this layout, on a CPU by a third.
         model = build().to(accelerator.device).to(memory_format=torch.channels_last)
         # Before the optimizer, so that one that observes the model knows of other processes.
