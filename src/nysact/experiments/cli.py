@@ -4,17 +4,19 @@ import sys
 
 # Top-level modules of the extra "experiments".
 EXTRA = {
-    *(
-        "accelerate",
-        "filelock",
-        "matplotlib",
-        "numpy",
-        "pydantic",
-        "pytorch_optimizer",
-        "rich",
-        "sklearn",
-    ),
-    *("tensorboard", "timm", "torchvision", "transformers", "typer"),
+    "accelerate",
+    "filelock",
+    "matplotlib",
+    "numpy",
+    "pydantic",
+    "pytorch_optimizer",
+    "rich",
+    "sklearn",
+    "tensorboard",
+    "timm",
+    "torchvision",
+    "transformers",
+    "typer",
 }
 
 

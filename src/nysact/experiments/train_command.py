@@ -48,4 +48,4 @@ def train(
         display = display_for(Console())
         for config in configs:
             path = run(config, runs, display=display, trackers=trackers, cpu=cpu)
-            Console().print(f"  {path}", soft_wrap=True, highlight=False, markup=False)
+            Console().print(str(path), soft_wrap=True, highlight=False, markup=False)
