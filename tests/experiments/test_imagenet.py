@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nysact.experiments.config import FolderData
+from nysact.experiments.data_config import FolderData
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.imagenet import MEAN, STD, MixingLoader, picture_sets, policy
 from nysact.experiments.loaders import Share, StandardLoader

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nysact.experiments.config import Config, TextData
+from nysact.experiments.config import Config
+from nysact.experiments.data_config import TextData
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.loaders import Share
 from nysact.experiments.problem import cross_entropy

@@ -1,37 +1,22 @@
 """The whole configuration of one run: checked types, no unknown names, values by dotted names."""
 
-import difflib
 import hashlib
 import json
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from nysact.experiments.assignments import assign, parsed
 from nysact.experiments.baselines.registry import find
-from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.config_errors import in_words
+from nysact.experiments.data_config import FolderData, ImageData, OwnData, Section, TextData
+from nysact.experiments.errors import ExperimentError
 from nysact.experiments.models import find_model
 
 Value = bool | int | float | str
-Share = Annotated[float, Field(ge=0, le=1)]
 # The name of a model or of data that a caller hands over instead of naming it.
 OWN = "own"
-
-
-class Section(BaseModel):
-    """A part of a configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ModelConfig(Section):
@@ -43,112 +28,12 @@ class ModelConfig(Section):
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
         return completed(values, lambda name, given: find_model(name).options(given))
-
-
-class ImageData(Section):
-    """Images that are kept on the device whole, with augmentation a batch at a time.
-
-    Args:
-        name: Which images.
-        folder: Where their files are, ``None`` for the usual places and else a download.
-        train_size: Training images used, a random part; ``None`` for all.
-        test_size: Test images used, likewise.
-        flip: Whether training images are mirrored left to right at random.
-        crop: Pixels of black on each side, out of which training images are cropped at random.
-    """
-
-    name: Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
-    folder: str | None = None
-    train_size: PositiveInt | None = None
-    test_size: PositiveInt | None = None
-    flip: bool = False
-    crop: NonNegativeInt = 0
-
-
-class FolderData(Section):
-    """ImageNet: a folder of pictures for each class, read as they are needed.
-
-    Args:
-        name: ``"imagenet"``.
-        folder: The folder with ``train`` and ``val``.
-        train_resolution: Side of the training images, in pixels.
-        test_resolution: Side of the test images, cropped out of the centre.
-        test_resize: Shorter side of the picture before that crop.
-        flip: Whether training images are mirrored left to right at random.
-        augmentation: A policy: ``"trivial-augment"`` of torchvision, one of timm such as
-            ``"rand-m7-mstd0.5-inc1"``, or ``None``.
-        interpolation: How pictures are resized.
-        random_erasing: Probability that a part of a training image is erased.
-        erase_with: What it is erased with.
-        mixup: Parameter alpha of mixup, 0 for none.
-        cutmix: Parameter alpha of CutMix, 0 for none; with mixup, a batch gets one of the two.
-        repeats: How often an epoch shows each of its pictures, in differing augmentations; an
-            epoch of as many samples then has only so many fewer pictures.
-        workers: Processes that read pictures, 0 for none but the trainer.
-    """
-
-    name: Literal["imagenet"]
-    folder: str | None = None
-    train_resolution: PositiveInt = 224
-    test_resolution: PositiveInt = 224
-    test_resize: PositiveInt = 256
-    flip: bool = True
-    augmentation: str | None = None
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    random_erasing: Share = 0.0
-    erase_with: Literal["zero", "noise"] = "zero"
-    mixup: NonNegativeFloat = 0.0
-    cutmix: NonNegativeFloat = 0.0
-    repeats: PositiveInt = 1
-    workers: NonNegativeInt = 8
-
-
-class TextData(Section):
-    """Bytes of text files, some of which are held out whole.
-
-    Args:
-        name: ``"text"``.
-        folder: A UTF-8 file or a folder of such, ``None`` for the source of Python's standard
-            library.
-        suffixes: Ends of the names of the files that are read in a folder.
-        context: Bytes that the model reads at a time.
-        held_out: One file in so many is held out.
-        test_windows: Windows of the held-out files on which is tested.
-    """
-
-    name: Literal["text"]
-    folder: str | None = None
-    suffixes: list[str] = [".py", ".txt", ".md", ".rst"]
-    context: PositiveInt = 128
-    held_out: Annotated[int, Field(ge=2)] = 10
-    test_windows: PositiveInt = 512
-
-
-class OwnData(Section):
-    """Data sets that a caller hands over.
-
-    Args:
-        name: ``"own"``.
-        fingerprint: Tells one model and data set from another.
-        workers: Processes that read samples, 0 for none but the trainer.
-    """
-
-    name: Literal["own"]
-    fingerprint: str = ""
-    workers: NonNegativeInt = 0
-
-
-KINDS: Mapping[str, type[Section]] = {
-    name: kind
-    for kind in (ImageData, FolderData, TextData, OwnData)
-    for name in get_args(kind.model_fields["name"].annotation)
-}
 
 
 class OptimizerConfig(Section):
@@ -161,7 +46,7 @@ class OptimizerConfig(Section):
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     decay_vectors: bool = True
 
     @model_validator(mode="before")
@@ -203,7 +88,7 @@ class Record(Section):
     """
 
     covariance_norms: bool = False
-    covariances: list[str] = []
+    covariances: list[str] = Field(default_factory=list)
     rank: PositiveInt = 10
 
 
@@ -235,7 +120,7 @@ class Config(Section):
     recipe: str
     row: str
     column: str
-    sweep: dict[str, Value] = {}
+    sweep: dict[str, Value] = Field(default_factory=dict)
     seed: NonNegativeInt = 0
     model: ModelConfig
     data: ImageData | FolderData | TextData | OwnData = Field(discriminator="name")
@@ -323,78 +208,6 @@ def slug(label: str) -> str:
     return "-".join(kept.split())
 
 
-def parsed(text: str) -> Any:
-    """Read a value as TOML writes it, ``none``, or plain text."""
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def assign(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set the value of a dotted name in nested dictionaries.
-
-    Args:
-        values: What is changed.
-        name: The dotted name.
-        value: The value.
-
-    Raises:
-        ExperimentError: If there is no such name, or it is that of a section.
-    """
-    *path, last = name.split(".")
-    section: Any = values
-    for part in path:
-        section = section.get(part) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or last not in section:
-        raise ExperimentError(no_setting(name, dotted_names(values)))
-    if isinstance(section[last], dict) and name != "sweep":
-        inside = ", ".join(dotted_names(section[last], f"{name}."))
-        raise ExperimentError(f"{name} is a section: expected one of its settings: {inside}")
-    if name in ("model.name", "optimizer.name") and value != section[last]:
-        section["options"] = {}
-    section[last] = value
-    if name == "data.name":
-        keep_common(section)
-    if value is not None and name in ("epochs", "steps"):
-        values["steps" if name == "epochs" else "epochs"] = None
-
-
-def keep_common(data: dict[str, Any]) -> None:
-    """Where other data is named, leave out what only the former kind has."""
-    kind = KINDS.get(data["name"])
-    for name in set(data) - set(kind.model_fields if kind else data):
-        del data[name]
-
-
-def no_setting(name: str, names: Iterable[str]) -> str:
-    """Write that a dotted name is unknown, which is the nearest, and which there are beside it."""
-    names = list(names)
-    last = name.rpartition(".")[2]
-    # Whoever forgets the section means the setting of that name.
-    same = [other for other in names if other.rpartition(".")[2] == last]
-    (nearest,) = difflib.get_close_matches(name, same or names, n=1, cutoff=0.0)
-    section = nearest.rpartition(".")[0]
-    beside = [other for other in names if other.rpartition(".")[0] == section]
-    return (
-        f"there is no setting {name!r}: the nearest is {nearest!r}; expected one of "
-        f"{', '.join(beside)}"
-    )
-
-
-def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the dotted names of nested dictionaries."""
-    names = []
-    for name, value in values.items():
-        if isinstance(value, dict) and name != "sweep":
-            names += dotted_names(value, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
-
-
 def completed(values: Any, complete: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> Any:
     """Complete the options of a model or optimizer; what is of a wrong type is left as it is.
 
@@ -413,59 +226,3 @@ def completed(values: Any, complete: Callable[[str, Mapping[str, Any]], Mapping[
     options = complete(values["name"], given)
     lists = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     return {**values, "options": lists}
-
-
-def in_words(error: ValidationError, section: type[BaseModel]) -> str:
-    """Write what is wrong with values.
-
-    Args:
-        error: What is wrong.
-        section: What they should have been.
-
-    Returns:
-        A sentence for each with the dotted name, and the nearest right one or the value found.
-    """
-    return "; ".join(sentence(detail, section) for detail in error.errors(include_url=False))
-
-
-def sentence(detail: Any, section: type[BaseModel]) -> str:
-    """Write what is wrong with a value.
-
-    Args:
-        detail: An entry of pydantic's ``ValidationError.errors``.
-        section: What the values should have been.
-
-    Returns:
-        The sentence.
-    """
-    name = ".".join(str(part) for part in detail["loc"] if part not in KINDS)
-    if detail["type"] == "extra_forbidden":
-        return f"there is no setting {unknown(name, names_beside(detail['loc'], section))}"
-    if detail["type"] == "union_tag_invalid":
-        return f"{name}.name is {unknown(detail['ctx']['tag'], KINDS)}"
-    if detail["type"] in ("missing", "union_tag_not_found"):
-        return f"{name}: it is missing"
-    cause = detail.get("ctx", {}).get("error")
-    message = str(cause) if cause else detail["msg"].replace("Input should be", "expected")
-    if isinstance(detail["input"], dict):
-        return f"{name}: {message}" if name else message
-    return f"{name}={detail['input']!r}: {message}"
-
-
-def names_beside(location: Sequence[Any], section: Any) -> list[str]:
-    """List the dotted names that are right in a section.
-
-    Args:
-        location: A wrong one in pydantic's form, where the kind of data is a part of its own.
-        section: The model that holds the section.
-
-    Returns:
-        The names.
-    """
-    for part in location[:-1]:
-        if part in KINDS:
-            section = KINDS[part]
-        elif part in getattr(section, "model_fields", ()):
-            section = section.model_fields[part].annotation
-    prefix = "".join(f"{part}." for part in location[:-1] if part not in KINDS)
-    return [f"{prefix}{name}" for name in getattr(section, "model_fields", ())]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.experiments.config import FolderData
+from nysact.experiments.data_config import FolderData
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.loaders import Batch, Loader, Share
 from nysact.experiments.randomness import mixed, seeded

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from nysact.experiments.augment import FlipAndCrop
 from nysact.experiments.cifar import load_cifar
-from nysact.experiments.config import Config, FolderData, ImageData, TextData
+from nysact.experiments.config import Config
 from nysact.experiments.data import Data
+from nysact.experiments.data_config import FolderData, ImageData, TextData
 from nysact.experiments.digits import load_digits
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.fashion_mnist import load_fashion_mnist

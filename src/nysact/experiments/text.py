@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nysact.experiments.config import TextData
+from nysact.experiments.data_config import TextData
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.loaders import Batch, Share, whole_batches
 from nysact.experiments.randomness import stream
