@@ -137,6 +137,16 @@ def test_killed_run_without_a_checkpoint_starts_anew(tmp_path):
     assert_same(undisturbed, run_with_kills(config(), tmp_path / "b", [3, 3]))
 
 
+def test_checkpoint_of_more_processes_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        run(config(), tmp_path, display=KillAfter(3), checkpoint_seconds=0)
+    path = tmp_path / "test" / config().run_id() / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "random": state["random"] * 2}, path)
+    with pytest.raises(ExperimentError, match="made by 2 processes, and this run has 1"):
+        run(config(), tmp_path)
+
+
 def test_steps_after_the_last_checkpoint_are_done_again(tmp_path):
     # Checkpoints come with evaluations alone; the metrics after the last one are cut off.
     often = config(evaluation_interval=2)

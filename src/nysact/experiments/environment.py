@@ -41,7 +41,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "processes": processes,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "commit": commit_of(Path(__file__).parent),
+        "commit": commit_of(Path(__file__)),
     }
 
 
@@ -70,24 +70,25 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def commit_of(folder: Path) -> str | None:
+def commit_of(file: Path) -> str | None:
     """Give the commit of a checkout.
 
     Args:
-        folder: A folder in it.
+        file: A file in it.
 
     Returns:
-        The commit, with ``-dirty`` after it if a file was changed since; ``None`` outside of one.
+        The commit, with ``-dirty`` after it if a file was changed since; ``None`` for a file that
+        is not under version control, such as one of an installed package.
     """
-    git = ["git", "-C", str(folder)]
     try:
-        run = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        git(file, "ls-files", "--error-unmatch", file.name)
+        return git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return run.stdout.strip() or None
+
+
+def git(file: Path, *arguments: str) -> str:
+    """Ask git about the folder of a file."""
+    command = ["git", "-C", str(file.parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
