@@ -18,8 +18,8 @@ from statistics import fmean
 import torch
 
 from nysact.experiments.comparison import Entry, Plan, Progress, Summary, compare
+from nysact.experiments.contenders import CONTENDERS
 from nysact.experiments.data import Data
-from nysact.experiments.recipes import RECIPES
 from nysact.experiments.tasks import TASKS, Task
 from report import markdown
 
@@ -71,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     task, grids = TASKS[options.data], GRIDS[options.data]
     data = task.load(None).with_train_size(task.train_size)
-    entries = [Entry(recipe, rate) for recipe in RECIPES for rate in grids[recipe.name]]
+    entries = [Entry(contender, rate) for contender in CONTENDERS for rate in grids[contender.name]]
     folds = [results(task, data, entries, fold) for fold in range(options.folds)]
     header = ["optimizer", "learning rate", "held-out accuracy, %", "training loss"]
     print(markdown(header, [row(summaries) for summaries in zip(*folds, strict=True)]))

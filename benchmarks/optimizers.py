@@ -22,9 +22,9 @@ import torch
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.baselines.registry import in_words
 from nysact.experiments.comparison import Entry, Plan, Progress, Summary, compare, mean_and_spread
+from nysact.experiments.contenders import contender
 from nysact.experiments.fashion_mnist import load_fashion_mnist
 from nysact.experiments.models import lenet5
-from nysact.experiments.recipes import recipe
 from report import markdown, write_json
 
 REFERENCE = "sgd"
@@ -33,7 +33,7 @@ REFERENCE = "sgd"
 def plan_for(args: argparse.Namespace) -> Plan:
     others = [name for name in args.optimizers if name != REFERENCE]
     names = [REFERENCE, *others]
-    entries = [Entry(recipe(name), BASELINES[name].defaults["lr"]) for name in names]
+    entries = [Entry(contender(name), BASELINES[name].defaults["lr"]) for name in names]
     return Plan(entries, lenet5, args.epochs, args.batch_size, args.seeds)
 
 

@@ -13,9 +13,9 @@ from nysact.experiments.comparison import (
     start_runs,
     state_bytes,
 )
+from nysact.experiments.contenders import CONTENDERS, Contender
 from nysact.experiments.data import Data, ImageSet
 from nysact.experiments.models import digits_network
-from nysact.experiments.recipes import RECIPES, Recipe
 
 
 def random_set(n: int) -> ImageSet:
@@ -28,7 +28,7 @@ DATA = Data(random_set(40), random_set(20), flip=False)
 
 
 def plan(entries=None, seeds=(0, 1)) -> Plan:
-    entries = entries or [Entry(recipe, 0.01) for recipe in RECIPES]
+    entries = entries or [Entry(contender, 0.01) for contender in CONTENDERS]
     return Plan(entries, digits_network, epochs=2, batch_size=8, seeds=seeds)
 
 
@@ -114,7 +114,7 @@ def test_progress_is_reported_after_every_epoch():
 
 
 def test_first_entry_is_the_reference_for_time():
-    sgd = Recipe("SGD", "", lambda model, lr: SGD(model.parameters(), lr=lr))
+    sgd = Contender("SGD", "", lambda model, lr: SGD(model.parameters(), lr=lr))
     (summary,) = compare(plan([Entry(sgd, 0.01)], seeds=[0]), DATA)
     assert summary.relative_time == 1
     assert summary.learning_rate == 0.01

@@ -3,7 +3,21 @@
 import sys
 
 # Top-level modules of the extra "experiments".
-EXTRA = {"matplotlib", "numpy", "pytorch_optimizer", "rich", "sklearn", "torchvision", "typer"}
+EXTRA = {
+    "accelerate",
+    "filelock",
+    "matplotlib",
+    "numpy",
+    "pydantic",
+    "pytorch_optimizer",
+    "rich",
+    "sklearn",
+    "tensorboard",
+    "timm",
+    "torchvision",
+    "transformers",
+    "typer",
+}
 
 
 def main() -> None:

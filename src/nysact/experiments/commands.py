@@ -7,13 +7,21 @@ import typer
 from rich.console import Console
 
 from nysact.experiments.bench.command import bench, growth
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.error_message import errors_shown
+from nysact.experiments.recipes_command import recipes
+from nysact.experiments.train_command import train
 
 app = typer.Typer(
     help="Experiments with the NysAct optimizer.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+app.command("bench")(bench)
+app.command("growth")(growth)
+app.command("train")(train)
+app.command("recipes")(recipes)
 
 
 @app.callback()
@@ -71,15 +79,6 @@ def demo(
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.demo import DemoOptions, run_demo
 
-    try:
+    with errors_shown():
         options = DemoOptions(data, folder, train_size, epochs, seeds, batch_size, output, device)
         run_demo(options, Console())
-    except ExperimentError as error:
-        Console(stderr=True).print(
-            f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from error
-
-
-app.command()(bench)
-app.command()(growth)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nysact.experiments.contenders import Contender
 from nysact.experiments.data import Data
-from nysact.experiments.recipes import Recipe
 from nysact.experiments.timing import relative_time
 from nysact.experiments.train import Run, train_in_turns
 
@@ -20,7 +20,7 @@ from nysact.experiments.train import Run, train_in_turns
 class Entry:
     """An optimizer that takes part, and its learning rate."""
 
-    recipe: Recipe
+    contender: Contender
     learning_rate: float
 
 
@@ -132,8 +132,8 @@ def start_runs(plan: Plan, data: Data, seed: int) -> list[Run]:
     runs = []
     for entry in plan.entries:
         own = copy.deepcopy(model)
-        optimizer = entry.recipe.build(own, entry.learning_rate)
-        runs.append(Run(entry.recipe.name, own, optimizer, steps))
+        optimizer = entry.contender.build(own, entry.learning_rate)
+        runs.append(Run(entry.contender.name, own, optimizer, steps))
     return runs
 
 
@@ -149,8 +149,8 @@ def summarise(entry: Entry, runs: Sequence[Run], references: Sequence[Sequence[f
         The summary.
     """
     return Summary(
-        name=entry.recipe.name,
-        settings=entry.recipe.settings,
+        name=entry.contender.name,
+        settings=entry.contender.settings,
         learning_rate=entry.learning_rate,
         losses=[run.losses for run in runs],
         accuracies=[run.accuracies for run in runs],

@@ -1,7 +1,7 @@
 """Image sets that lie on the device whole, and the batches drawn from them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,15 +36,17 @@ class Data:
         train: The training set.
         test: The test set.
         flip: Whether a mirror image has the same class, so that training may flip.
+        black: Value of a black pixel, for each channel or for all.
     """
 
     train: ImageSet
     test: ImageSet
     flip: bool
+    black: tuple[float, ...] = (0.0,)
 
     def to(self, device: torch.device) -> "Data":
         """Copy both sets to a device."""
-        return Data(self.train.to(device), self.test.to(device), self.flip)
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def with_train_size(self, size: int | None) -> "Data":
         """Keep a random part of the training set, always the same one.
@@ -58,15 +60,37 @@ class Data:
         Raises:
             ExperimentError: If there are not as many samples.
         """
-        if size is None:
-            return self
-        if not 1 <= size <= len(self.train):
-            raise ExperimentError(
-                f"train size {size}: the training set has {len(self.train)} samples; "
-                f"choose a size from 1 to {len(self.train)}"
-            )
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
-        return Data(self.train.subset(order[:size]), self.test, self.flip)
+        return replace(self, train=part_of(self.train, size, "train"))
+
+    def with_test_size(self, size: int | None) -> "Data":
+        """Keep a random part of the test set, as :meth:`with_train_size` of the training set."""
+        return replace(self, test=part_of(self.test, size, "test"))
+
+
+def part_of(images: ImageSet, size: int | None, name: str) -> ImageSet:
+    """Keep a random part of a set, always the same one.
+
+    Args:
+        images: The set.
+        size: Samples to keep, ``None`` for all.
+        name: ``"train"`` or ``"test"``.
+
+    Returns:
+        The part.
+
+    Raises:
+        ExperimentError: If there are not as many samples.
+    """
+    if size is None:
+        return images
+    if not 1 <= size <= len(images):
+        whole = {"train": "training", "test": "test"}[name]
+        raise ExperimentError(
+            f"{name} size {size}: the {whole} set has {len(images)} samples; "
+            f"choose a size from 1 to {len(images)}"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.subset(order[:size])
 
 
 def standardised(train: ImageSet, test: ImageSet, flip: bool) -> Data:
@@ -76,6 +100,7 @@ def standardised(train: ImageSet, test: ImageSet, flip: bool) -> Data:
         ImageSet((train.images - mean) / std, train.labels),
         ImageSet((test.images - mean) / std, test.labels),
         flip,
+        (float(-mean / std),),
     )
 
 

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from nysact.experiments.comparison import Entry, Plan, compare
+from nysact.experiments.contenders import CONTENDERS
 from nysact.experiments.curves import save_curves
 from nysact.experiments.data import Data
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.progress import display_for
-from nysact.experiments.recipes import RECIPES
 from nysact.experiments.table import result_table
 from nysact.experiments.tasks import TASKS, Task
 
@@ -93,7 +93,7 @@ def run_demo(options: DemoOptions, console: Console) -> Path:
 def plan_for(task: Task, options: DemoOptions) -> Plan:
     """Fill in the defaults of the task where the user chose nothing."""
     return Plan(
-        entries=[Entry(recipe, task.learning_rates[recipe.name]) for recipe in RECIPES],
+        entries=[Entry(contender, task.learning_rates[contender.name]) for contender in CONTENDERS],
         build_model=task.build_model,
         epochs=options.epochs or task.epochs,
         batch_size=options.batch_size or task.batch_size,

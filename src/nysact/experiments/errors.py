@@ -10,6 +10,8 @@ class ExperimentError(Exception):
 
 def unknown(name: str, names: Iterable[str]) -> str:
     """Write that a name is unknown, which is the nearest, and which there are."""
-    nearest = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.0)
-    hint = f"the nearest is {nearest[0]!r}; " if nearest else ""
+    names = list(names)
+    folded = {other.lower(): other for other in names}
+    nearest = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.0)
+    hint = f"the nearest is {folded[nearest[0]]!r}; " if nearest else ""
     return f"{name!r}: {hint}expected one of {', '.join(names)}"

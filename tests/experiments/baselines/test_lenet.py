@@ -8,6 +8,7 @@ import torch
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.baselines.registry import in_words
 from nysact.experiments.comparison import Entry, Plan, compare
+from nysact.experiments.contenders import contender
 from nysact.experiments.fashion_mnist import (
     DEBIAN_FOLDER,
     cache_folder,
@@ -15,7 +16,6 @@ from nysact.experiments.fashion_mnist import (
     load_fashion_mnist,
 )
 from nysact.experiments.models import lenet5
-from nysact.experiments.recipes import recipe
 
 # Accuracy in percent that each reaches: docs/optimizers.md has the mean and the spread.
 REACHES = {
@@ -67,7 +67,7 @@ def test_reaches_its_accuracy(name, data):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        plan = Plan([Entry(recipe(name), BASELINES[name].defaults["lr"])], lenet5, 2, 128, [0])
+        plan = Plan([Entry(contender(name), BASELINES[name].defaults["lr"])], lenet5, 2, 128, [0])
         (summary,) = compare(plan, data)
     finally:
         torch.set_num_threads(threads)

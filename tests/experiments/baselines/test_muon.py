@@ -3,6 +3,7 @@ from torch import nn
 from torch.optim import AdamW, Muon
 
 from nysact.experiments.baselines.muon import MuonWithAdamW, hidden_weights
+from nysact.experiments.models import build_model
 from tests.experiments.baselines.problems import gradients, network
 
 
@@ -64,3 +65,35 @@ def test_zero_grad_reaches_the_models_own_parameters():
         optimizer.zero_grad(set_to_none)
         for param in problem.model.parameters():
             assert (param.grad is None) if set_to_none else (param.grad.abs().max() == 0)
+
+
+def gpt() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("gpt", layers=2, heads=2, width=8, vocabulary=11, context=4)
+
+
+def test_of_a_gpt_all_weights_of_the_blocks_are_hidden():
+    model = gpt()
+    expected = [
+        param
+        for name, param in model.named_parameters()
+        if ".h." in name and name.endswith("weight") and param.dim() == 2
+    ]
+    assert len(expected) == 8
+    assert [id(p) for p in hidden_weights(model)] == [id(p) for p in expected]
+
+
+def test_weights_written_in_by_out_take_the_steps_of_their_transposes():
+    conv, linear = gpt().transformer.h[0].mlp.c_fc, nn.Linear(8, 32)
+    linear.weight.data = conv.weight.data.T.clone()
+    gradient = torch.randn(8, 32)
+    updated = []
+    for layer, grad in ((conv, gradient), (linear, gradient.T.contiguous())):
+        # Between two others, so that it is hidden.
+        model = nn.Sequential(nn.Linear(2, 2), layer, nn.Linear(2, 2))
+        optimizer = MuonWithAdamW(model)
+        layer.weight.grad = grad
+        optimizer.step()
+        updated.append(layer.weight.detach())
+    assert torch.equal(updated[0], updated[1].T)
+    assert not torch.equal(updated[1], gpt().transformer.h[0].mlp.c_fc.weight.T)

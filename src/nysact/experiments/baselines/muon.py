@@ -13,8 +13,9 @@ class MuonWithAdamW(Optimizer):
     From Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), by
     ``torch.optim.Muon``, which takes matrices alone. As its author does, a convolution's weight is
     flattened to ``(out, in * kernel)``, and the first and the last weight, embeddings, biases and
-    norms go to AdamW. ``param_groups`` are Muon's and AdamW's own, so that a schedule reaches
-    both; Muon's hold the matrices, which are copies of the weights.
+    norms go to AdamW. The weights of transformers' ``Conv1D``, which are linear layers written
+    ``(in, out)``, are transposed. ``param_groups`` are Muon's and AdamW's own, so that a schedule
+    reaches both; Muon's hold the matrices, which are copies of the weights.
 
     Args:
         model: The model.
@@ -38,7 +39,12 @@ class MuonWithAdamW(Optimizer):
         adamw_weight_decay: float = 0.05,
     ) -> None:
         hidden = hidden_weights(model)
-        self._matrices = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in hidden]
+        turned = transposed_weights(model)
+        self._turned = [any(p is weight for weight in turned) for p in hidden]
+        self._matrices = [
+            (p, nn.Parameter(as_matrix(p.detach(), flag).clone()))
+            for p, flag in zip(hidden, self._turned, strict=True)
+        ]
         self._params = [p for p in model.parameters() if p.requires_grad]
         others = [p for p in self._params if not any(p is weight for weight in hidden)]
         matrices = [matrix for _, matrix in self._matrices]
@@ -75,14 +81,14 @@ class MuonWithAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for weight, matrix in self._matrices:
-            matrix.copy_(weight.flatten(1))
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        for (weight, matrix), turned in zip(self._matrices, self._turned, strict=True):
+            matrix.copy_(as_matrix(weight, turned))
+            matrix.grad = None if weight.grad is None else as_matrix(weight.grad, turned)
         for part in self._parts:
             part.step()
             self.state.update(part.state)
-        for weight, matrix in self._matrices:
-            weight.copy_(matrix.view(weight.shape))
+        for (weight, matrix), turned in zip(self._matrices, self._turned, strict=True):
+            weight.copy_(matrix.T if turned else matrix.view(weight.shape))
             matrix.grad = None
         return loss
 
@@ -106,6 +112,11 @@ class MuonWithAdamW(Optimizer):
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
 
+def as_matrix(weight: Tensor, turned: bool) -> Tensor:
+    """Lay a weight out as ``(out, in * kernel)``; it is turned if it is ``(in, out)``."""
+    return weight.T.contiguous() if turned else weight.flatten(1)
+
+
 def hidden_weights(model: nn.Module) -> list[Tensor]:
     """Choose the parameters for Muon.
 
@@ -113,11 +124,25 @@ def hidden_weights(model: nn.Module) -> list[Tensor]:
         model: The model.
 
     Returns:
-        The trainable weights of its linear layers and convolutions but the first and the last.
+        The trainable weights of its linear layers and convolutions but the first and the last;
+        where an embedding comes first, it is the first.
     """
-    weights: list[Tensor] = [
-        module.weight
+    weights: list[tuple[Any, bool]] = [
+        (module.weight, isinstance(module, nn.Embedding))
         for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding)
+        or is_transformers_conv1d(module)
     ]
-    return [weight for weight in weights[1:-1] if weight.requires_grad]
+    return [weight for weight, embeds in weights[1:-1] if weight.requires_grad and not embeds]
+
+
+def transposed_weights(model: nn.Module) -> list[Tensor]:
+    """List the weights that are ``(in, out)``."""
+    modules: list[Any] = [module for module in model.modules() if is_transformers_conv1d(module)]
+    return [module.weight for module in modules]
+
+
+def is_transformers_conv1d(module: Any) -> bool:
+    """Tell whether a module is a ``Conv1D`` of transformers, which need not be installed."""
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")

@@ -37,7 +37,9 @@ def needs_of(optimizer: Optimizer) -> Needs:
     Returns:
         The attribute, or ``GRADIENT``.
     """
-    needs = getattr(optimizer, "needs", Needs.GRADIENT)
+    # accelerate's wrapper has the optimizer in an attribute.
+    inner = getattr(optimizer, "optimizer", optimizer)
+    needs = getattr(inner, "needs", Needs.GRADIENT)
     assert isinstance(needs, Needs)
     return needs
 
@@ -48,6 +50,7 @@ def training_step(
     loss_function: LossFunction,
     inputs: Tensor,
     targets: Tensor,
+    backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> Tensor:
     """Take one step on one batch, whatever the optimizer needs.
 
@@ -57,6 +60,7 @@ def training_step(
         loss_function: Maps outputs and targets to the mean loss of the batch.
         inputs: The batch.
         targets: What the outputs are compared with.
+        backward: Sets the gradients of a loss, where no more is needed.
 
     Returns:
         The loss before the step, a tensor on the device, so that nothing waits for it.
@@ -69,7 +73,7 @@ def training_step(
         if needs is Needs.GRAPH:
             keep_graph(loss, optimizer)
         else:
-            loss.backward()
+            backward(loss)
         return loss
 
     if needs is Needs.CLOSURE:

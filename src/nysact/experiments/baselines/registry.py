@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -36,6 +37,27 @@ class Baseline:
     source: str
     needs: Needs = Needs.GRADIENT
 
+    def settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete settings by the defaults.
+
+        Args:
+            overrides: Settings in the place of the defaults.
+
+        Returns:
+            A value for every setting.
+
+        Raises:
+            ExperimentError: If there is no such setting, or its value is of another type.
+        """
+        for name, value in overrides.items():
+            if name not in self.defaults:
+                raise ExperimentError(f"{self.title} has no setting {unknown(name, self.defaults)}")
+            if not alike(value, self.defaults[name]):
+                raise ExperimentError(
+                    f"{self.title}: {name}={value!r}, expected {kind_of(self.defaults[name])}"
+                )
+        return {**self.defaults, **overrides}
+
     def build(self, model: nn.Module, **overrides: Any) -> Optimizer:
         """Make the optimizer for a model.
 
@@ -45,26 +67,90 @@ class Baseline:
 
         Returns:
             The optimizer, for :func:`~.needs.training_step`.
+        """
+        return self.make(model, **self.settings(overrides))
+
+    def build_for_run(
+        self, model: nn.Module, overrides: Mapping[str, Any], seed: int, *, decay_vectors: bool
+    ) -> Optimizer:
+        """Make the optimizer for one of several runs.
+
+        Args:
+            model: The model.
+            overrides: Settings in the place of the defaults.
+            seed: Seed of what the optimizer draws, if it draws.
+            decay_vectors: Whether weight decay acts on norms, biases and other vectors too.
+
+        Returns:
+            The optimizer, for :func:`~.needs.training_step`.
 
         Raises:
-            ExperimentError: If there is no such setting.
+            ExperimentError: If it cannot leave vectors out of its weight decay.
         """
-        for name in overrides:
-            if name not in self.defaults:
-                raise ExperimentError(f"{self.title} has no setting {unknown(name, self.defaults)}")
-        return self.make(model, **{**self.defaults, **overrides})
+        settings = self.settings(overrides)
+        takes = signature(self.make).parameters
+        if "seed" in takes:
+            settings["seed"] = seed
+        if not decay_vectors:
+            if "params" not in takes:
+                raise ExperimentError(
+                    f"{self.title} takes no parameter groups, so its weight decay acts on vectors "
+                    "too: set optimizer.decay_vectors=true"
+                )
+            settings["params"] = without_decay_of_vectors(model)
+        return self.make(model, **settings)
+
+
+def without_decay_of_vectors(model: nn.Module) -> list[dict[str, Any]]:
+    """Put a model's trainable parameters into two groups, vectors without weight decay."""
+    params = [param for param in model.parameters() if param.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [param for param in params if param.dim() > 1]},
+        {"params": [param for param in params if param.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def alike(value: Any, default: Any) -> bool:
+    """Tell whether a value is of the type of a default; a whole number is a number too."""
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == len(default)
+            and all(map(alike, value, default))
+        )
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def kind_of(default: Any) -> str:
+    """Write what :func:`alike` takes."""
+    if isinstance(default, tuple):
+        return f"a list of {len(default)} numbers"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return names[type(default)]
 
 
 def of_params(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     """Make an optimizer that takes parameters take a model."""
-    return lambda model, **settings: optimizer(model.parameters(), **settings)
+
+    def make(model: nn.Module, params: Any = None, **settings: Any) -> Optimizer:
+        return optimizer(model.parameters() if params is None else params, **settings)
+
+    return make
 
 
-def adahessian(model: nn.Module, **settings: Any) -> Optimizer:
+def adahessian(model: nn.Module, seed: int = 0, **settings: Any) -> Optimizer:
     """Make an AdaHessian; the package is imported where it is needed, for it is slow to load."""
     from nysact.experiments.baselines.libraries import AdaHessian
 
-    return AdaHessian(model.parameters(), **settings)
+    return AdaHessian(model.parameters(), seed=seed, **settings)
+
+
+def sketchysgd(model: nn.Module, seed: int = 0, **settings: Any) -> Optimizer:
+    """Make a SketchySGD."""
+    return SketchySGD(model.parameters(), seed=seed, **settings)
 
 
 def shampoo(model: nn.Module, **settings: Any) -> Optimizer:
@@ -94,7 +180,7 @@ BASELINES: Mapping[str, Baseline] = {
     "sgd": Baseline(
         "SGD",
         of_params(SGD),
-        MOMENTUM,
+        {**MOMENTUM, "nesterov": False},
         f"torch; {TABLE}",
     ),
     "adam": Baseline(
@@ -155,7 +241,7 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "sketchysgd": Baseline(
         "SketchySGD",
-        of_params(SketchySGD),
+        sketchysgd,
         {
             "lr": 0.03,
             "momentum": 0.9,

@@ -1,14 +1,12 @@
 """The commands ``nysact bench`` and ``nysact growth``."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from nysact.experiments.error_message import errors_shown
 from nysact.experiments.errors import ExperimentError
 
 
@@ -190,25 +188,6 @@ def write(file: Path, context: typer.Context, content: dict[str, Any]) -> None:
     data = {"settings": given, **content}
     file.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
     typer.echo(f"written to {file}")
-
-
-@contextmanager
-def errors_shown() -> Iterator[None]:
-    """Show an error that the user can mend in a line, and end with exit status 2.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        Exit: In the place of the error.
-    """
-    try:
-        yield
-    except ExperimentError as error:
-        Console(stderr=True).print(
-            f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from error
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The optimizers of a comparison and their settings."""
+"""The optimizers of the demo and their settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nysact.experiments.baselines.registry import find, in_words
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Contender:
     """How to make an optimizer for a model.
 
     Args:
@@ -24,18 +24,18 @@ class Recipe:
     build: Callable[[nn.Module, float], Optimizer]
 
 
-def recipe(name: str) -> Recipe:
-    """Make a recipe of an optimizer's default settings.
+def contender(name: str) -> Contender:
+    """Make a contender of an optimizer's default settings.
 
     Args:
         name: Its name in the registry.
 
     Returns:
-        The recipe.
+        The contender.
     """
     entry = find(name)
     settings = {key: value for key, value in entry.defaults.items() if key != "lr"}
-    return Recipe(entry.title, in_words(settings), lambda model, lr: entry.build(model, lr=lr))
+    return Contender(entry.title, in_words(settings), lambda model, lr: entry.build(model, lr=lr))
 
 
-RECIPES = tuple(recipe(name) for name in ("sgd", "adamw", "nysact"))
+CONTENDERS = tuple(contender(name) for name in ("sgd", "adamw", "nysact"))

@@ -1,0 +1,183 @@
+"""What is shown while a run trains: a live display, or lines where there is no terminal."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from nysact.experiments.config import Config
+
+# Reading a loss from an accelerator makes the host wait, so it is done twice a second at most.
+REFRESH_SECONDS = 0.5
+# Without a terminal, a long epoch shows a line now and then.
+LINE_SECONDS = 60.0
+
+
+class Display(Protocol):
+    """Shows how a run goes."""
+
+    def start(self, config: Config, steps: int, done: int) -> None:
+        """Show that a run starts, or goes on after some steps."""
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Note a step."""
+
+    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Show an evaluation."""
+
+    def stop(self, message: str) -> None:
+        """Show how the run ended, or that it was finished before."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def start(self, config: Config, steps: int, done: int) -> None:
+        """Do nothing."""
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Do nothing."""
+
+    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def stop(self, message: str) -> None:
+        """Do nothing."""
+
+
+def display_for(console: Console) -> Display:
+    """Choose a display.
+
+    Args:
+        console: Where to show it.
+
+    Returns:
+        A live display on a terminal, else one that prints lines.
+    """
+    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+class LineDisplay:
+    """Prints a line at each evaluation, and one a minute between them.
+
+    Args:
+        console: Where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.steps = self.first = 0
+        self.started = self.last_line = time.monotonic()
+
+    def start(self, config: Config, steps: int, done: int) -> None:
+        """Print what is trained."""
+        self.steps, self.first = steps, done
+        self.started = self.last_line = time.monotonic()
+        resumed = f", going on after {done}" if done else ""
+        self.line(f"{title(config)}: {steps} steps{resumed}")
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Print the loss if the last line is a while ago."""
+        if time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.line(f"  step {step}/{self.steps}, loss {float(loss):.4f}, {self.left(step)}")
+
+    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Print the metrics."""
+        step = metrics["step"]
+        self.line(f"  step {step}/{self.steps}, {in_words(metrics)}, {self.left(step)}")
+
+    def stop(self, message: str) -> None:
+        """Print how it ended."""
+        self.line(f"  {message}")
+
+    def left(self, step: int) -> str:
+        """Estimate the time left."""
+        done = max(1, step - self.first)
+        seconds = (time.monotonic() - self.started) / done * (self.steps - step)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes}:{seconds:02d} left"
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        self.last_line = time.monotonic()
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveDisplay:
+    """Shows a bar with the latest loss, the latest evaluation and the time left.
+
+    Args:
+        console: The terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.config: Config | None = None
+        self.evaluation = ""
+        self.last_refresh = 0.0
+
+    def start(self, config: Config, steps: int, done: int) -> None:
+        """Start the bar."""
+        self.config, self.evaluation = config, ""
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+            refresh_per_second=2,
+        )
+        self.task = self.bar.add_task(title(config), total=steps, completed=done, loss="")
+        self.bar.start()
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Move the bar now and then."""
+        if time.monotonic() - self.last_refresh >= REFRESH_SECONDS:
+            text = f"loss {float(loss):.4f} {self.evaluation}"
+            self.bar.update(self.task, completed=step, loss=text)
+            self.last_refresh = time.monotonic()
+
+    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Show the metrics beside the bar."""
+        self.evaluation = f"({in_words(metrics, short=True)})"
+
+    def stop(self, message: str) -> None:
+        """End the bar and leave a line."""
+        label = title(self.config) if self.config else ""
+        if self.config:
+            self.bar.stop()
+        self.console.print(f"{label}: {message}", soft_wrap=True, highlight=False, markup=False)
+
+
+def title(config: Config) -> str:
+    """Name a run in words."""
+    varied = [f"{name.rpartition('.')[2]} {value}" for name, value in config.sweep.items()]
+    return ", ".join([config.row, config.column, *varied, f"seed {config.seed}"])
+
+
+def in_words(metrics: Mapping[str, Any], short: bool = False) -> str:
+    """Write losses, accuracy and bits of an evaluation."""
+    parts = [] if short else [f"epoch {metrics['epoch']:.4g}"]
+    for name, form in (
+        ("train_loss", "training loss {:.4f}"),
+        ("test_loss", "test loss {:.4f}"),
+        ("test_accuracy", "test accuracy {:.2f}%"),
+        ("bits_per_byte", "{:.4f} bits per byte"),
+    ):
+        if metrics.get(name) is not None and not (short and "loss" in name):
+            parts.append(form.format(metrics[name]))
+    return ", ".join(parts)

@@ -1,0 +1,94 @@
+"""Where a run ran: versions, device, commit."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "nysact",
+    "torch",
+    "torchvision",
+    "numpy",
+    "accelerate",
+    "timm",
+    "transformers",
+    "pytorch_optimizer",
+)
+
+
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """Describe where a run runs.
+
+    Args:
+        device: The device that trains.
+        processes: The number of processes that train.
+
+    Returns:
+        Versions of Python and of packages, the operating system, the device, the threads of a
+        CPU, and the commit of the source where it is a checkout.
+    """
+    return {
+        "python": platform.python_version(),
+        "packages": {name: installed for name in PACKAGES if (installed := version_of(name))},
+        "system": platform.platform(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "processes": processes,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": commit_of(Path(__file__)),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """Give the version of a package, ``None`` where it isn't installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """Name the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return cpu_name()
+    return device.type
+
+
+def cpu_name() -> str:
+    """Name the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit_of(file: Path) -> str | None:
+    """Give the commit of a checkout.
+
+    Args:
+        file: A file in it.
+
+    Returns:
+        The commit, with ``-dirty`` after it if a file was changed since; ``None`` for a file that
+        is not under version control, such as one of an installed package.
+    """
+    try:
+        git(file, "ls-files", "--error-unmatch", file.name)
+        return git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git(file: Path, *arguments: str) -> str:
+    """Ask git about the folder of a file."""
+    command = ["git", "-C", str(file.parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,88 @@
+"""The global random streams, and streams of one's own that a few numbers determine."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+
+CPU = torch.device("cpu")
+
+
+def stream(*numbers: int | str) -> torch.Generator:
+    """Make a generator that depends on all the numbers and on nothing else.
+
+    Args:
+        *numbers: Such as a seed, a purpose and an epoch.
+
+    Returns:
+        A generator on the CPU.
+    """
+    return torch.Generator().manual_seed(mixed(*numbers))
+
+
+def mixed(*numbers: int | str) -> int:
+    """Mix numbers into one of 63 bits."""
+    digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def random_state(device: torch.device = CPU) -> dict[str, Any]:
+    """Copy the state of the global streams of Python, NumPy and torch.
+
+    Args:
+        device: An accelerator whose stream is copied too.
+
+    Returns:
+        Tensors, numbers and text only, so that a checkpoint can hold it.
+    """
+    legacy: Any = numpy.random.get_state(legacy=True)
+    name, keys, *rest = legacy
+    state = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype("int64")), *map(float, rest)],
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device = CPU) -> None:
+    """Put the global streams back into a state that :func:`random_state` copied."""
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    legacy = (name, keys.numpy().astype("uint32"), int(position), int(has_gauss), gauss)
+    numpy.random.set_state(legacy)
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed the global streams in the body, and leave them afterwards as they were.
+
+    Without an accelerator only the host's streams are touched: processes that read data must not
+    ask for an accelerator's.
+
+    Args:
+        seed: The seed.
+        device: An accelerator whose stream is seeded too.
+
+    Yields:
+        Nothing.
+    """
+    before = random_state(device)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_random_state(before, device)

@@ -1,0 +1,300 @@
+"""The folder of a run: what it was to be, where it ran, what came of it, and where it stands."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import numpy
+import torch
+from filelock import FileLock, Timeout
+
+from nysact.experiments.config import Config
+from nysact.experiments.errors import ExperimentError
+
+Line = Mapping[str, Any]
+
+
+class RunFolder:
+    """Writes a run's files.
+
+    ``config.json`` and ``environment.json`` are written at the start; lines are added to
+    ``metrics.jsonl`` and ``timing.jsonl`` at each evaluation; ``checkpoint.pt`` is replaced now and
+    then; ``timing.json``, ``arrays.npz`` where there are arrays, and last ``result.json`` are
+    written at the end. ``metrics.jsonl`` and ``result.json`` hold nothing that depends on time.
+
+    Args:
+        path: The folder, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has a result."""
+        return (self.path / "result.json").is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running the same run; the lock goes with the process.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            ExperimentError: If the folder cannot be made, or another process holds the lock.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise ExperimentError(
+                f"{self.path}: another process is running this run; let it finish, or stop it"
+            ) from error
+        except OSError as error:
+            raise ExperimentError(
+                f"{self.path}: cannot be written to ({error.strerror}); choose another folder "
+                "with --runs"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def start(self, config: Config, environment: Mapping[str, Any]) -> None:
+        """Write down what is to be run and where, once; another place is noted beside it.
+
+        Args:
+            config: The configuration.
+            environment: Versions, device and the like.
+        """
+        write_json(self.path / "config.json", config.model_dump())
+        path = self.path / "environment.json"
+        known = read_json(path) if path.is_file() else None
+        if known is None:
+            write_json(path, environment)
+        elif environment not in ({k: known[k] for k in known if k != "resumed"}, *resumed(known)):
+            write_json(path, {**known, "resumed": [*resumed(known), environment]})
+
+    def append(self, metrics: Line, timing: Line) -> None:
+        """Add the lines of an evaluation.
+
+        Args:
+            metrics: With the key ``"step"``; what is not finite is written as null.
+            timing: Likewise.
+        """
+        for name, line in (("metrics.jsonl", metrics), ("timing.jsonl", timing)):
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain(line), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def cut_back(self, step: int) -> None:
+        """Take away the lines of evaluations after a step.
+
+        Args:
+            step: The step at which the run goes on.
+        """
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            path = self.path / name
+            if path.is_file():
+                kept = [line for line in read_lines(path) if line["step"] <= step]
+                text = "".join(json.dumps(line) + "\n" for line in kept)
+                write_text(path, text)
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint, so that at any moment the file is a whole one.
+
+        Args:
+            state: Tensors, numbers and text, in dictionaries, lists and tuples.
+        """
+        write_atomically(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Read the checkpoint.
+
+        Returns:
+            The state that was saved, on the CPU; ``None`` if there is none.
+
+        Raises:
+            ExperimentError: If the file is not a whole checkpoint.
+        """
+        path = self.path / "checkpoint.pt"
+        if not path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise ExperimentError(
+                f"{path}: not a whole checkpoint ({str(error).splitlines()[0]}); delete it to "
+                "start this run anew"
+            ) from error
+        return state
+
+    def finish(
+        self,
+        result: Mapping[str, Any],
+        timing: Mapping[str, Any],
+        arrays: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what came of the run; the result comes last, for it makes the run a finished one.
+
+        Args:
+            result: Steps, epochs, final and best values of the metrics.
+            timing: Seconds and bytes.
+            arrays: Arrays by name, if any.
+        """
+        if arrays:
+            write_atomically(
+                self.path / "arrays.npz",
+                lambda file: numpy.savez_compressed(file, allow_pickle=False, **arrays),
+            )
+        write_json(self.path / "timing.json", timing)
+        write_json(self.path / "result.json", result)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as its folder has it.
+
+    Args:
+        path: The folder.
+        config: The configuration.
+        metrics: The evaluations so far.
+        timing: Cumulative seconds of training at the same steps.
+        result: What came of it, ``None`` while it isn't finished.
+        timings: Seconds and bytes, likewise.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    timing: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    timings: dict[str, Any] | None
+
+
+def load_runs(root: Path) -> list[StoredRun]:
+    """Read all runs below a folder.
+
+    Args:
+        root: The folder of a run, of a recipe's runs, or of those of several recipes.
+
+    Returns:
+        The runs, finished or not, ordered by their paths.
+
+    Raises:
+        ExperimentError: If there is no such folder.
+    """
+    if not root.is_dir():
+        raise ExperimentError(f"{root}: no such folder; name the one given to --runs in training")
+    return [load_run(path.parent) for path in sorted(root.rglob("config.json"))]
+
+
+def load_run(path: Path) -> StoredRun:
+    """Read a run.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        The run.
+    """
+    lines = {
+        name: read_lines(path / f"{name}.jsonl") if (path / f"{name}.jsonl").is_file() else []
+        for name in ("metrics", "timing")
+    }
+    finished = (path / "result.json").is_file()
+    return StoredRun(
+        path=path,
+        config=read_json(path / "config.json"),
+        metrics=lines["metrics"],
+        timing=lines["timing"],
+        result=read_json(path / "result.json") if finished else None,
+        timings=read_json(path / "timing.json") if finished else None,
+    )
+
+
+def resumed(environment: Mapping[str, Any]) -> list[Any]:
+    """List the further places where a run went on."""
+    places: list[Any] = environment.get("resumed", [])
+    return places
+
+
+def plain(value: Any) -> Any:
+    """Make a value such that JSON has it: what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file such that at any moment it is a whole one."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(path, f"{text}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file such that at any moment it is a whole one."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file beside its place, and put it there when it is whole.
+
+    Args:
+        path: Its place.
+        write: Writes the content.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ExperimentError: If it is not one.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExperimentError(f"{path}: not a JSON file ({error})") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line; a last line that isn't whole yet is left out.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The objects.
+
+    Raises:
+        ExperimentError: If another line is not one.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ExperimentError(f"{path}: not a JSON object a line ({error})") from error

@@ -1,0 +1,128 @@
+import pytest
+
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.recipes import find_runs, load, names
+
+RECIPE = """
+title = "A recipe"
+report = { kind = "table" }
+seeds = [3, 4]
+
+[run]
+model = { name = "digits" }
+data = { name = "digits" }
+optimizer = { name = "nysact", options = { rank = 7 } }
+epochs = 2
+
+[columns.short]
+[columns.long]
+epochs = 5
+rows.b.optimizer.options = { damping = 9.0 }
+
+[rows.a]
+optimizer = { name = "sgd", options = {} }
+[rows.b]
+optimizer = { options = { lr = 0.5 } }
+
+[[sweeps]]
+name = "optimizer.options.damping"
+values = [1.0, 2.0]
+rows = ["b"]
+
+[paper.b]
+short = "1±2"
+"""
+# The merge is deep: "a" would keep the rank of another optimizer.
+RECIPE = RECIPE.replace('"nysact", options = { rank = 7 } }', '"nysact" }\nbatch_size = 7')
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    return str(file)
+
+
+def test_runs_are_all_rows_columns_values_and_seeds(path):
+    recipe = load(path)
+    found = [
+        (c.column, c.row, c.sweep.get("optimizer.options.damping"), c.seed) for c in recipe.runs()
+    ]
+    assert found == [
+        (column, row, value, seed)
+        for column in ("short", "long")
+        for row, values in (("a", [None]), ("b", [1.0, 2.0]))
+        for value in values
+        for seed in (3, 4)
+    ]
+    assert {c.recipe for c in recipe.runs()} == {"mine"}
+    assert len({c.run_id() for c in recipe.runs()}) == 12
+
+
+def test_cell_changes_row_changes_column_changes_what_all_have(path):
+    runs = {(c.column, c.row): c for c in load(path).runs([0])}
+    assert runs["short", "a"].epochs == 2
+    assert runs["long", "a"].epochs == 5
+    assert runs["long", "b"].optimizer.options["lr"] == 0.5
+    assert {c.batch_size for c in runs.values()} == {7}
+    assert runs["long", "b"].optimizer.options["damping"] == 2.0, "the last value of the sweep"
+
+
+def test_overrides_change_all_runs_but_not_what_is_varied(path):
+    runs = load(path).runs([0], ["epochs=1", "optimizer.options.lr=3"])
+    assert {(c.epochs, c.optimizer.options["lr"]) for c in runs} == {(1, 3)}
+    of_b = find_runs(load(path), rows=["b"], overrides=["optimizer.options.damping=7"])
+    assert {c.optimizer.options["damping"] for c in of_b} == {1.0, 2.0}
+
+
+def test_some_runs_can_be_picked(path):
+    found = list(find_runs(load(path), rows=["b"], columns=["long"], seeds=[8]))
+    assert {(c.row, c.column, c.seed) for c in found} == {("b", "long", 8)}
+    with pytest.raises(ExperimentError, match="mine has no row 'c': the nearest is"):
+        list(find_runs(load(path), rows=["c"]))
+    with pytest.raises(ExperimentError, match="mine has no column 'shor': the nearest is 'short'"):
+        list(find_runs(load(path), columns=["shor"]))
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ExperimentError, match="no recipe 'fashion-tabel2': the nearest is 'fash"):
+        load("fashion-tabel2")
+
+
+BAD_FILES = {
+    "titel = 3": "there is no setting 'titel': the nearest is 'title'",
+    "title = 3": "title=3: expected a valid string",
+    "title =": "not a TOML file",
+    'title = ""\n[[sweeps]]\nname = "x"\nvalues = []': "sweeps.0.values=[]",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.items(), ids=range(len(BAD_FILES)))
+def test_bad_file_is_an_error_that_names_it(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ExperimentError) as error:
+        load(str(path))
+    assert message in str(error.value)
+    assert "bad.toml" in str(error.value)
+
+
+def test_file_that_is_not_there_is_an_error():
+    with pytest.raises(ExperimentError, match=r"nowhere\.toml: cannot be read"):
+        load("nowhere.toml")
+
+
+@pytest.mark.parametrize("name", names())
+def test_recipe_is_right(name):
+    recipe = load(name)
+    runs = recipe.runs()
+    assert runs
+    assert recipe.title
+    assert recipe.report["kind"]
+    assert {c.recipe for c in runs} == {recipe.source}
+    assert len({c.run_id() for c in runs}) == len(runs)
+    assert {c.seed for c in runs} == set(recipe.seeds)
+    assert recipe.report.get("reference", recipe.rows[0]) in recipe.rows
+    for row, numbers in recipe.paper.items():
+        assert row in recipe.rows
+        assert set(numbers) <= set(recipe.columns)

@@ -1,0 +1,39 @@
+"""The small twins and the language model take steps, each with its own settings."""
+
+import pytest
+
+from nysact.experiments import problem
+from nysact.experiments.recipes import find_runs, load, names
+from nysact.experiments.runner import run
+from nysact.experiments.store import load_run
+from tests.experiments.idx_files import write_fashion_mnist
+
+TWINS = [name for name in names() if name.startswith("fashion-") and load(name).source == name]
+SHORT = ("steps=2", "evaluation_interval=2", "batch_size=16", "data.test_size=20")
+TINY_TEXT = ("steps=1", "evaluation_interval=1", "batch_size=2", "data.test_windows=4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fashion")
+    write_fashion_mnist(path, train=32)
+    yield path
+    problem.load_images.cache_clear()
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_row_of_a_twin_trains(name, folder, tmp_path):
+    recipe = load(name)
+    overrides = (*SHORT, "data.train_size=32", f"data.folder={folder}")
+    for row in recipe.rows:
+        first = next(iter(find_runs(recipe, [row], [recipe.columns[-1]], [0], overrides)))
+        stored = load_run(run(first, tmp_path))
+        assert "failure" not in stored.result
+        if name == "fashion-figure1":
+            assert (stored.path / "arrays.npz").is_file()
+        assert ("covariance_norms" in stored.metrics[-1]) == (name == "fashion-figure2")
+
+
+def test_every_row_of_the_language_model_trains(tmp_path):
+    for config in find_runs(load("language-model"), overrides=TINY_TEXT):
+        assert load_run(run(config, tmp_path)).metrics[-1]["bits_per_byte"] < 9
