@@ -102,6 +102,7 @@ def fit(lightning, module, folder, epochs, checkpoint=None, **options):
 QUIET = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*number of training batches"),
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
     pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint"),
 ]
