@@ -220,9 +220,3 @@ def test_wrappers_leave_no_trace_in_the_names(monkeypatch, compiled):
     wrapped = Wrapped(two_layers(), 1)
     optimizer = plain(torch.compile(wrapped) if compiled else wrapped)
     assert list(optimizer.layers) == ["0", "5"]
-
-
-def test_several_processes_are_refused_before_replicas_drift(monkeypatch):
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: group)
-    with pytest.raises(ValueError, match="2 processes"):
-        plain(Wrapped(two_layers(), 2))

@@ -133,6 +133,20 @@ class Curvature(ABC):
         del samples
         return sums
 
+    def portion(self, totals: Tensors, place: int, count: int) -> Tensors:
+        """Take the part of one process's totals that counts when all processes' are added up.
+
+        Args:
+            totals: This process's totals.
+            place: Its place among the processes.
+            count: Their number.
+
+        Returns:
+            Tensors of the same shapes, by default the totals themselves.
+        """
+        del place, count
+        return totals
+
     def means(self, totals: Tensors, rows: Tensor) -> Tensors:
         """Turn totals of several steps, and of several processes, into means.
 

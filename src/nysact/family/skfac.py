@@ -71,6 +71,15 @@ class SampledKronecker(JoinedCurvature):
         counts = samples.clamp(max=self._kept).expand(outputs.shape[:2])
         return {**sums, "output_rows": outputs * lift(samples, outputs), "samples": counts}
 
+    def portion(self, totals: Tensors, place: int, count: int) -> Tensors:
+        """See :meth:`Curvature.portion`; each process fills a share of the rows."""
+        share = self._kept // count + (place < self._kept % count)
+        first = place * (self._kept // count) + min(place, self._kept % count)
+        taken = {name: totals[name][..., :share, :] for name in ("input_rows", "output_rows")}
+        behind = self._kept - first - share
+        placed = {name: F.pad(rows, (0, 0, first, behind)) for name, rows in taken.items()}
+        return {**totals, **placed, "samples": totals["samples"].clamp(max=share)}
+
     def means(self, totals: Tensors, rows: Tensor) -> Tensors:
         """See :meth:`Curvature.means`; the Gram matrix of what it gives is the mean."""
         del rows

@@ -64,6 +64,8 @@ class LayerAdapter(ABC):
         uncalled: Submodules whose parameters the module uses without calling them.
         shows_output: Whether the module's output is the weight's own, so that
             :meth:`output_rows` can read its gradient. Two-sided curvatures leave others out.
+        output_dim: Dimension of the weight that counts outputs, along which it may be spread over
+            processes: 0, or 1 where the weight is stored inputs first.
     """
 
     weight_name: str = "weight"
@@ -71,6 +73,7 @@ class LayerAdapter(ABC):
     suffix: str = ""
     uncalled: tuple[str, ...] = ()
     shows_output: bool = False
+    output_dim: int = 0
 
     @classmethod
     def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:

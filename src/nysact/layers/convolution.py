@@ -61,6 +61,8 @@ class ConvolutionAdapter(LayerAdapter):
 class TransposedConvolutionAdapter(ConvolutionAdapter):
     """Transposed convolutions; a row holds what one output position gathers."""
 
+    output_dim = 1
+
     def positions(self, module: nn.Module, inputs: Sequence[Tensor]) -> int:
         """See :meth:`LayerAdapter.positions`; borders are not counted."""
         assert isinstance(module, _ConvTransposeNd)

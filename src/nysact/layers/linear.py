@@ -52,6 +52,8 @@ class LinearAdapter(LayerAdapter):
 class TransposedLinearAdapter(LinearAdapter):
     """A fully connected layer that stores its weight inputs first, as GPT-2's does."""
 
+    output_dim = 1
+
     def geometry(self, module: nn.Module) -> Geometry:
         """See :meth:`LayerAdapter.geometry`."""
         stored = super().geometry(module)

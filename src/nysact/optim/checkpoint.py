@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nysact.distributed import is_spread, local
 from nysact.optim.layer import Layer
 
 MOMENTUM = "momentum_buffer"
@@ -118,10 +119,18 @@ def _check_state(
                 f"the state dict holds {key!r} for {name!r}, where this optimizer has "
                 f"{sorted(allowed)}: it was saved by another optimizer or for another model"
             )
-        if value is not None and tuple(value.shape) != allowed[key]:
+        # A block of what tensor-parallel processes hold is compared with the block that is here.
+        compared = value if value is None or key == MOMENTUM else local(value)
+        if compared is not None and tuple(compared.shape) != allowed[key]:
             raise ValueError(
-                f"{key!r} of {name!r} has shape {tuple(value.shape)} in the state dict and "
+                f"{key!r} of {name!r} has shape {tuple(compared.shape)} in the state dict and "
                 f"{allowed[key]} here: it was saved for another model or other settings"
+            )
+        if is_spread(value) and not is_spread(param):
+            raise ValueError(
+                f"{key!r} of {name!r} is spread over processes in the state dict, {name!r} is not: "
+                "save and load with torch.distributed.checkpoint, or take the state dict with "
+                "StateDictOptions(full_state_dict=True)"
             )
     missing = shapes.keys() - state.keys()
     if state and missing:

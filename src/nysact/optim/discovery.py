@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nysact.distributed import Part, Processes, is_spread, part_of
 from nysact.layers import Geometry, LayerAdapter, find_adapters
 from nysact.optim.layer import DATA_PARALLEL, Layer
 
@@ -43,7 +45,6 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: If the model isn't a module, or is or holds an ``nn.DataParallel``.
-        ValueError: If the model is trained by several processes.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -54,20 +55,10 @@ def unwrap(model: nn.Module) -> nn.Module:
         raise TypeError(DATA_PARALLEL)
     while isinstance(model, nn.parallel.DistributedDataParallel | OptimizedModule):
         if isinstance(model, nn.parallel.DistributedDataParallel):
-            _refuse_processes(model)
             model = model.module
         else:
             model = model._orig_mod
     return model
-
-
-def _refuse_processes(model: nn.parallel.DistributedDataParallel) -> None:
-    processes = torch.distributed.get_world_size(model.process_group)
-    if processes > 1:
-        raise ValueError(
-            f"the model is trained by {processes} processes, but statistics are not reduced over "
-            "processes yet, so that the replicas would drift apart: train in one process"
-        )
 
 
 class Discovery:
@@ -79,6 +70,7 @@ class Discovery:
         exclude: Shell-style patterns of names to leave out: of layers, or of modules with all
             that is inside them.
         outputs: Whether the gradients of outputs are to be observed too.
+        processes: Those that share batches; by default there is this one alone.
 
     Attributes:
         layers: Name to layer; modules that share a weight share a layer.
@@ -96,8 +88,10 @@ class Discovery:
         exclude: Sequence[str],
         *,
         outputs: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self._outputs = outputs
+        self._ranks = processes.ranks if processes else frozenset[int]()
         self._groups = {param: group for group in groups for param in group["params"]}
         self._exclude = exclude
         self.layers: dict[str, Layer] = {}
@@ -112,6 +106,7 @@ class Discovery:
         for (name, module), found in zip(modules, adapters, strict=True):
             if any(param in self._groups for param in module._parameters.values()):
                 self._visit(name, module, found)
+        self._warn_of_split_outputs()
 
     def _check_patterns(self, modules: Modules, adapters: Adapters) -> None:
         names = [name for name, _ in modules]
@@ -179,7 +174,29 @@ class Discovery:
             return "its parameter group says precondition=False"
         if weight in self._other_uses:
             return f"its weight is {self._other_uses[weight]}"
+        part = self._part(module, adapter)
+        if isinstance(part, str):
+            return part
+        if self._outputs and is_spread(weight):
+            return (
+                "its outputs are spread over processes, and this optimizer multiplies from their "
+                "side: use DistributedDataParallel, or NysAct or FOOF"
+            )
         return None
+
+    def _part(self, module: nn.Module, adapter: LayerAdapter) -> Part | str:
+        weight = module._parameters[adapter.weight_name]
+        assert weight is not None
+        return part_of(weight, adapter.geometry(module), adapter.output_dim, self._ranks)
+
+    def _warn_of_split_outputs(self) -> None:
+        split = {name: why for name, why in self.skipped.items() if "shard_placement_fn" in why}
+        if split:
+            name, why = next(iter(split.items()))
+            warnings.warn(
+                f"{len(split)} layer(s) get the plain update, {name!r} among them: {why}",
+                stacklevel=2,
+            )
 
     def _add(self, name: str, module: nn.Module, adapter: LayerAdapter) -> None:
         weight = module._parameters[adapter.weight_name]
@@ -187,10 +204,14 @@ class Discovery:
         name = _layer_name(name, adapter)
         layer = next((layer for layer in self.layers.values() if layer.weight is weight), None)
         if layer is None:
+            part = self._part(module, adapter)
+            assert isinstance(part, Part)
+            geometry = adapter.geometry(module)
             layer = Layer(
                 names=[name],
                 adapter=adapter,
-                geometry=adapter.geometry(module),
+                geometry=replace(geometry, in_features=part.geometry.in_features),
+                part=part,
                 weight=weight,
                 bias=self._bias(module, adapter),
                 group=self._groups[weight],
@@ -209,7 +230,17 @@ class Discovery:
         group = None if bias is None else self._groups.get(bias)
         if group is None or bias in self._shared_biases or bias in self._other_uses:
             return None
-        return bias if group["precondition"] else None
+        assert bias is not None
+        if not group["precondition"] or not self._lies_alike(module, adapter, bias):
+            return None
+        return bias
+
+    def _lies_alike(self, module: nn.Module, adapter: LayerAdapter, bias: nn.Parameter) -> bool:
+        """Whether the bias is spread over processes by the same rows as its weight."""
+        weight, part = module._parameters[adapter.weight_name], self._part(module, adapter)
+        assert weight is not None
+        assert isinstance(part, Part)
+        return part.goes_with(weight, bias)
 
 
 def _layer_name(name: str, adapter: LayerAdapter) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from nysact.curvature import Curvature, Shape
+from nysact.distributed import Processes, Sum, local, of_blocks, placement_of, refresh_together
 from nysact.optim.backlog import Backlog, uncast
 from nysact.optim.discovery import Discovery
 from nysact.optim.layer import CaptureHook, GradientHooks, Layer, OutputHook, settings_of
@@ -24,14 +25,24 @@ class Engine:
     Args:
         discovery: The layers.
         curvature: Gives the approximation for a parameter group.
+        processes: Those that share each batch.
+        shared: Whether they share the factorisations too.
     """
 
     def __init__(
-        self, discovery: Discovery, curvature: Callable[[dict[str, Any]], Curvature]
+        self,
+        discovery: Discovery,
+        curvature: Callable[[dict[str, Any]], Curvature],
+        processes: Processes,
+        *,
+        shared: bool = False,
     ) -> None:
         self.layers = discovery.layers
         self.paused = self._was_paused = False
+        self.processes = processes
         self._curvature = curvature
+        self._shared = shared
+        self._agreed = False
         self._backlog = Backlog()
         self._distinct = list(dict.fromkeys(self.layers.values()))
         self._stacks = self._build({})
@@ -64,10 +75,12 @@ class Engine:
         for layer in self.distinct():
             batches.setdefault(_kind(layer), []).append(layer)
         stacks = [self._stack(batch) for batch in batches.values()]
+        self._agreed = False
         for layer, state in known.items():
+            here = {name: local(value) for name, value in state.items()}
             fresh = layer.stack.state(layer)
-            if all(name in state and state[name].shape == v.shape for name, v in fresh.items()):
-                layer.stack.load(layer, state)
+            if all(name in here and here[name].shape == v.shape for name, v in fresh.items()):
+                layer.stack.load(layer, here)
         return stacks
 
     def _stack(self, layers: list[Layer]) -> LayerStack:
@@ -81,6 +94,7 @@ class Engine:
             bias=first.has_bias,
             dtype=first.statistic_dtype,
             backlog=self._backlog,
+            reduced=bool(self.processes),
         )
         if first.weight.device.type != "meta":
             stack.to(first.weight.device, first.statistic_dtype)
@@ -95,6 +109,10 @@ class Engine:
             RuntimeError: If a layer's factorisation keeps failing.
         """
         self._follow_parameters()
+        if self.processes:
+            with uncast(self._stacks[0].device.type):
+                self._update_together()
+            return
         listening = [stack for stack in self._stacks if stack.listening]
         if listening:
             self._find_bypassed()
@@ -106,6 +124,49 @@ class Engine:
                 due = stack.due(step)
                 if any(due):
                     stack.refresh(due, step)
+
+    def _update_together(self) -> None:
+        """Do the same with other processes; which steps reduce, the number of steps says alone."""
+        if not self._agreed:
+            description = "\n".join(stack.description for stack in self._stacks)
+            self.processes.check_agreement(description, self._stacks[0].device)
+            self._agreed = True
+        stacks = [stack for stack in self._stacks if stack.takes_statistics]
+        due = [stack for stack in stacks if any(stack.due(stack.group["step"]))]
+        for stack in stacks:
+            if stack.listening:
+                stack.commit()
+            else:
+                stack.fade()
+        pending = self._start_reducing(due) if due else None
+        if any(stack.listening for stack in stacks):
+            self._find_bypassed()
+        for stack in stacks:
+            stack.report()
+        if pending is None:
+            return
+        pending.wait()
+        for stack in due:
+            stack.take_in()
+        refresh_together(due, self.processes if self._shared else Processes())
+
+    def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
+        """Begin to add up the statistics of all processes."""
+        place = self.processes.place
+        terms = [term for stack in stacks for term in stack.contribution(place)]
+        return self.processes.start_sum(terms)
+
+    def consolidate(self) -> None:
+        """Reduce what the processes have seen since the last reduction, without new factors."""
+        if self.processes:
+            self._start_reducing(self._stacks).wait()
+            for stack in self._stacks:
+                stack.take_in()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether this process has statistics that were not reduced yet."""
+        return any(stack.ahead for stack in self._stacks)
 
     def _find_bypassed(self) -> None:
         """Warn, once each, of layers that got a gradient without an observed call."""
@@ -193,7 +254,7 @@ class Engine:
         for layer in self.distinct():
             tensors, shown = layer.stack.state(layer), state[layer.weight]
             if shown.get("mass") is not tensors["mass"]:
-                shown.update(tensors)
+                shown.update(of_blocks(tensors, layer.weight, layer.part.blocks))
 
     def states(self) -> dict[Tensor, dict[str, Tensor]]:
         """Give the layers' tensors.
@@ -201,7 +262,7 @@ class Engine:
         Returns:
             Weight to the tensors of its layer.
         """
-        return {layer.weight: layer.stack.state(layer) for layer in self.distinct()}
+        return {layer.weight: layer.stack.keep(layer) for layer in self.distinct()}
 
     def regroup(self, groups: Iterable[dict[str, Any]]) -> None:
         """Follow parameter groups that were replaced by others of the same parameters.
@@ -231,7 +292,7 @@ class Engine:
         for stack in self._stacks:
             stack.report()
         known = {
-            layer: layer.stack.state(layer)
+            layer: layer.stack.keep(layer)
             for layer in self.distinct()
             if settings_of(layer.group)[:3] == layer.stack.settings[:3]
         }
@@ -254,4 +315,4 @@ def _kind(layer: Layer) -> tuple[Any, ...]:
     """What the layers of one stack have in common."""
     weight, group = layer.weight, layer.group
     common = (id(group), layer.geometry, layer.has_bias, weight.dtype, weight.device)
-    return (*common, settings_of(group))
+    return (*common, placement_of(weight), settings_of(group))

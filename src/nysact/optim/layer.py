@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nysact.distributed import Part, is_spread, local, local_gradient
 from nysact.layers import Geometry, LayerAdapter
 from nysact.layers.adapter import Call
 from nysact.optim.backlog import LIMIT, uncast
@@ -40,6 +41,7 @@ class Layer:
         names: Names of the modules that use the weight, the first one naming the layer.
         adapter: The geometry.
         geometry: The weight as matrices, the bias not counted.
+        part: What of them lies in this process.
         weight: The weight.
         bias: The bias, if it is trained along.
         group: The weight's parameter group.
@@ -59,6 +61,7 @@ class Layer:
     names: list[str]
     adapter: LayerAdapter
     geometry: Geometry
+    part: Part
     weight: nn.Parameter
     bias: nn.Parameter | None
     group: dict[str, Any]
@@ -111,12 +114,19 @@ class Layer:
         self.called, self.bypassed = True, False
         if not self.weight.requires_grad or _recomputed():
             return
-        if self.reached:
+        if self.reached and is_spread(self.weight) and self.weight.grad is None:
+            # No hook of the framework says that a spread gradient is about to arrive.
+            self.stack.discard(self)
+        elif self.reached:
             self.stack.settle(self)
-        inputs = adapter.inputs(module, call)
+        # A tensor-parallel layer reads what lies here of its inputs.
+        inputs = tuple(local(tensor) for tensor in adapter.inputs(module, call))
         if not inputs or any(tensor.is_nested or tensor.is_meta for tensor in inputs):
             return
-        self.stack.prepare(inputs[0].device, self.statistic_dtype)
+        # Weights that are offloaded stay where they are, and their statistics with them.
+        offloaded = self.weight.device.type == "cpu" != inputs[0].device.type
+        device = self.stack.device if offloaded else inputs[0].device
+        self.stack.prepare(device, self.statistic_dtype)
         self.stack.count(self.index, inputs[0].shape[0])
         chosen = self._sample(module, adapter, inputs)
         if not chosen:
@@ -129,7 +139,7 @@ class Layer:
         # every operation on it.
         copy = waits or chosen is not inputs
         with uncast(chosen[0].device.type):
-            rows = [tensor.detach().to(stack.dtype, copy=copy) for tensor in chosen]
+            rows = [tensor.detach().to(device, stack.dtype, copy=copy) for tensor in chosen]
             linear_map = adapter.linear_map(module, call, rows, bias=stack.bias)
             if waits:
                 stack.backlog.add(stack, self.index, linear_map, self.taken, size)
@@ -173,22 +183,20 @@ class Layer:
         return inputs if stride == 1 else [tensor[start::stride] for tensor in inputs]
 
     def gradients(self) -> tuple[Tensor, Tensor | None]:
-        """Give the gradients as matrices.
+        """Give what lies in this process of the gradients, as matrices.
 
         Returns:
             That of the weight, ``(groups, out, fan_in)``, and that of the bias where it is
             preconditioned along, ``(groups, out)``; both in the statistic's dtype.
         """
-        assert self.weight.grad is not None
         dtype = self.stack.dtype
-        weight = self.adapter.to_matrix(self.geometry, self.weight.grad).to(dtype)
+        weight = self.part.to_matrix(self.adapter, local_gradient(self.weight)).to(dtype)
         if not self.stack.bias:
             return weight, None
         assert self.bias is not None
-        column = self.bias.grad
-        if column is None:
+        if self.bias.grad is None:
             return weight, weight.new_zeros(weight.shape[:2])
-        return weight, column.to(dtype).reshape(weight.shape[:2])
+        return weight, self.part.to_rows(local_gradient(self.bias)).to(dtype)
 
     def place(self, weight: Tensor, bias: Tensor | None) -> dict[Tensor, Tensor]:
         """Undo :meth:`gradients`.
@@ -198,16 +206,18 @@ class Layer:
             bias: ``(groups, out)`` or none.
 
         Returns:
-            A tensor of its parameter's shape, dtype and layout for each parameter that has a
-            gradient.
+            For each parameter that has a gradient a tensor of the shape, dtype and layout of what
+            lies in this process of it.
         """
-        outcome = self.adapter.from_matrix(self.geometry, weight, self.weight.shape)
-        if outcome.dtype != self.weight.dtype or outcome.stride() != self.weight.stride():
+        like = local(self.weight)
+        outcome = self.part.from_matrix(self.adapter, weight, like)
+        if outcome.dtype != like.dtype or outcome.stride() != like.stride():
             # In the weight's own layout, so that the update runs on tensors of one layout.
-            outcome = torch.empty_like(self.weight).copy_(outcome)
+            outcome = torch.empty_like(like).copy_(outcome)
         parts: dict[Tensor, Tensor] = {self.weight: outcome}
         if bias is not None and self.bias is not None and self.bias.grad is not None:
-            parts[self.bias] = bias.reshape(self.bias.shape).to(self.bias.dtype)
+            rows = self.part.from_rows(bias).reshape(local(self.bias).shape)
+            parts[self.bias] = rows.to(self.bias.dtype)
         return parts
 
 

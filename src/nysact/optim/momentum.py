@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from nysact.distributed import local_gradient, sum_over_shards
+from nysact.optim.checkpoint import MOMENTUM
 from nysact.optim.optimizer import PreconditionedOptimizer
 from nysact.optim.settings import check_kl_clip
 from nysact.optim.update import momentum_update, rate_of
+
+if TYPE_CHECKING:
+    from nysact.distributed.processes import Group
 
 
 class Options(TypedDict, total=False):
@@ -27,6 +32,8 @@ class Options(TypedDict, total=False):
     subsample: int | Literal["auto"]
     exclude: Sequence[str]
     max_failures: int
+    process_group: Group | Literal[False] | None
+    share_refresh: bool
     maximize: bool
     foreach: bool | None
     fused: bool | None
@@ -55,6 +62,8 @@ class MomentumOptimizer(PreconditionedOptimizer):
         exclude: Shell-style patterns of names of modules to leave out.
         max_failures: How often in a row a layer's factorisation may fail, with a warning and the
             previous factors kept, before an error is raised.
+        process_group: The processes that share each batch, as in :class:`nysact.NysAct`.
+        share_refresh: Whether they divide the factorisations between them, likewise.
         maximize: Whether to maximise the objective.
         foreach: Use the multi-tensor update; by default where the framework does.
         fused: Use the fused update; off by default.
@@ -87,6 +96,8 @@ class MomentumOptimizer(PreconditionedOptimizer):
         subsample: int | Literal["auto"] = "auto",
         exclude: Sequence[str] = (),
         max_failures: int = 3,
+        process_group: Group | Literal[False] | None = None,
+        share_refresh: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -114,7 +125,23 @@ class MomentumOptimizer(PreconditionedOptimizer):
             "foreach": foreach,
             "fused": fused,
         }
-        super().__init__(model, params, {**defaults, **own}, exclude)
+        super().__init__(
+            model,
+            params,
+            {**defaults, **own},
+            exclude,
+            process_group=process_group,
+            share_refresh=share_refresh,
+        )
+
+    def _lasting_tensors(self) -> list[Tensor]:
+        buffers = []
+        for group in self.param_groups if self.param_groups[0]["momentum"] else []:
+            for param in group["params"]:
+                if param.requires_grad:
+                    state = self.state[param]
+                    buffers.append(state.setdefault(MOMENTUM, torch.zeros_like(param)))
+        return buffers
 
     def _apply(self, gradients: Mapping[Tensor, Tensor]) -> None:
         if self.kl_clip is not None and gradients:
@@ -124,13 +151,13 @@ class MomentumOptimizer(PreconditionedOptimizer):
 
     def _clip(self, gradients: Mapping[Tensor, Tensor], bound: float) -> None:
         """Scale the preconditioned gradients in place, without asking the host."""
+        owned = [(p, g) for g in self.param_groups for p in g["params"] if p in gradients]
         lengths = [
-            rate_of(group) ** 2 * _inner(gradients[param], param.grad)
-            for group in self.param_groups
-            for param in group["params"]
-            if param in gradients
+            rate_of(group) ** 2 * _inner(gradients[param], local_gradient(param))
+            for param, group in owned
         ]
-        length = torch.stack(lengths).sum().abs()
+        params = [param for param, _ in owned]
+        length = sum_over_shards(lengths, params).abs()
         scale = (bound / length.clamp(min=torch.finfo(length.dtype).tiny)).sqrt().clamp(max=1)
         torch._foreach_mul_(list(gradients.values()), scale)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from nysact.curvature import Curvature, Nystrom
 from nysact.optim.momentum import MomentumOptimizer
+
+if TYPE_CHECKING:
+    from nysact.distributed.processes import Group
 
 
 class NysAct(MomentumOptimizer):
@@ -67,6 +70,12 @@ class NysAct(MomentumOptimizer):
         seed: Seed of the test matrices; the global random stream is not touched.
         max_failures: How often in a row a layer's factorisation may fail, with a warning and the
             previous factors kept, before an error is raised.
+        process_group: The processes that share each batch: a ``ProcessGroup``, a ``DeviceMesh``,
+            or a sequence of groups to sum over in turn. By default those that
+            ``DistributedDataParallel`` or ``fully_shard`` reduce the gradients over; ``False`` for
+            none.
+        share_refresh: Whether these processes divide the layers' factorisations between them and
+            exchange the factors, or each computes all; see docs/distributed.md for when it pays.
         maximize: Whether to maximise the objective.
         foreach: Use the multi-tensor update; by default where the framework does.
         fused: Use the fused update; off by default.
@@ -107,6 +116,8 @@ class NysAct(MomentumOptimizer):
         exclude: Sequence[str] = (),
         seed: int = 0,
         max_failures: int = 3,
+        process_group: Group | Literal[False] | None = None,
+        share_refresh: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -126,6 +137,8 @@ class NysAct(MomentumOptimizer):
             subsample=subsample,
             exclude=exclude,
             max_failures=max_failures,
+            process_group=process_group,
+            share_refresh=share_refresh,
             maximize=maximize,
             foreach=foreach,
             fused=fused,

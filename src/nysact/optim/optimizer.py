@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
+from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from torch.optim import Optimizer
 
 from nysact.curvature import Curvature
+from nysact.distributed import ShadowSteps, find_processes, is_spread, spread_like
 from nysact.optim import checkpoint
 from nysact.optim.discovery import Discovery, clean_name, unwrap
 from nysact.optim.engine import Engine
 from nysact.optim.layer import Layer
 from nysact.optim.settings import check_group, name_group, named_groups
 
+if TYPE_CHECKING:
+    from nysact.distributed.processes import Group
+
 _BYPASSED = "its weight got a gradient, but no call of the module was observed"
 
 
-class PreconditionedOptimizer(Optimizer):
+class PreconditionedOptimizer(Optimizer, Joinable):
     """An optimizer that observes the inputs of a model's layers.
 
     Args:
@@ -31,12 +37,21 @@ class PreconditionedOptimizer(Optimizer):
         params: As in :class:`nysact.NysAct`.
         defaults: Values of the parameter groups' options.
         exclude: Shell-style patterns of module names that are not preconditioned.
+        process_group: As in :class:`nysact.NysAct`.
+        share_refresh: As in :class:`nysact.NysAct`.
     """
 
     def __init__(
-        self, model: nn.Module, params: Any, defaults: dict[str, Any], exclude: Sequence[str]
+        self,
+        model: nn.Module,
+        params: Any,
+        defaults: dict[str, Any],
+        exclude: Sequence[str],
+        *,
+        process_group: Group | Literal[False] | None = None,
+        share_refresh: bool = False,
     ) -> None:
-        model = unwrap(model)
+        wrapped, model = model, unwrap(model)
         if isinstance(exclude, str):
             raise TypeError(f"exclude={exclude!r} is a string, expected a sequence of patterns")
         defaults = {**defaults, "precondition": True}
@@ -44,6 +59,11 @@ class PreconditionedOptimizer(Optimizer):
         groups = named_groups(model, params)
         for group in groups:
             check_group({**defaults, **group}, defaults)
+        Joinable.__init__(self)
+        self._processes = find_processes(wrapped, process_group)
+        self._wrapper = weakref.ref(wrapped)
+        self._share_refresh = share_refresh
+        self._warned = False
         self._model = weakref.ref(model)
         self._exclude = tuple(exclude)
         self._engine: Engine | None = None
@@ -55,14 +75,21 @@ class PreconditionedOptimizer(Optimizer):
     def _start(self, model: nn.Module) -> None:
         """Observe the layers that the groups cover."""
         outputs = self._curvature(self.param_groups[0]).observes_outputs
-        found = Discovery(model, self.param_groups, self._exclude, outputs=outputs)
+        found = Discovery(
+            model, self.param_groups, self._exclude, outputs=outputs, processes=self._processes
+        )
         if not found.layers:
             reasons = "; ".join(f"{name or 'model'}: {why}" for name, why in found.skipped.items())
             raise ValueError(f"no layer of the model can be preconditioned ({reasons:.500})")
         self._skipped = found.skipped
         # A weak one, so that the hooks go with the last reference to the optimizer.
         curvature = weakref.WeakMethod(self._curvature)
-        self._engine = Engine(found, lambda group: _call(curvature, group))
+        self._engine = Engine(
+            found,
+            lambda group: _call(curvature, group),
+            self._processes,
+            shared=self._share_refresh,
+        )
 
     @abstractmethod
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:
@@ -146,6 +173,78 @@ class PreconditionedOptimizer(Optimizer):
         finally:
             self.engine.pause(paused=before)
 
+    # --- several processes -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def consolidate(self) -> None:
+        """Add up what the processes have seen since the last refresh; call it on all of them.
+
+        A state dict taken right after holds the statistics of all processes, so that a run that
+        is resumed from it goes on as if it had never stopped. Without it the state dict lacks
+        those since the last refresh. In one process there is nothing to do.
+        """
+        self.engine.consolidate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what :meth:`load_state_dict` takes; the same on all processes.
+
+        Returns:
+            As in ``torch.optim``.
+        """
+        if self.engine.ahead and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the state dict lacks the statistics since the last refresh, which the processes "
+                "have not added up yet: for a run that resumes exactly, call "
+                "optimizer.consolidate() on all processes first",
+                stacklevel=2,
+            )
+        return super().state_dict()
+
+    def join_hook(self, **kwargs: Any) -> JoinHook:
+        """Serve ``torch.distributed.algorithms.Join([model, optimizer])``.
+
+        Args:
+            **kwargs: Arguments of other participants.
+
+        Returns:
+            What a process runs while others still have batches.
+        """
+        del kwargs
+        return ShadowSteps(
+            self._shadow_step, self._processes, self.join_device, self._lasting_tensors
+        )
+
+    @property
+    def join_device(self) -> torch.device:
+        """Where collectives take their tensors."""
+        return self.engine.distinct()[0].weight.device
+
+    @property
+    def join_process_group(self) -> Any:
+        """The processes that share each batch."""
+        return self._processes.groups[0] if self._processes else None
+
+    @torch.no_grad()
+    def _shadow_step(self) -> None:
+        self.engine.update()
+        self._finish_step()
+
+    def _lasting_tensors(self) -> list[Tensor]:
+        """What steps change of the state, statistics and factors apart."""
+        return []
+
+    def _check_join(self) -> None:
+        """Make sure that processes without batches will take part in what this step exchanges."""
+        wrapper = getattr(self._wrapper(), "_join_config", self._join_config)
+        if wrapper.enable and (not self._join_config.enable or self._join_config.is_first_joinable):
+            raise RuntimeError(
+                "inside model.join(), processes that have run out of batches would miss the sums "
+                "of this optimizer: use torch.distributed.algorithms.Join([model, optimizer]), the "
+                "model first"
+            )
+        Join.notify_join_context(self)
+
     # --- groups and state --------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -198,6 +297,9 @@ class PreconditionedOptimizer(Optimizer):
         # The base class casts every tensor to its parameter's dtype: take the originals.
         self.engine.load({param: state for param, state in states.items() if "mass" in state})
         self.engine.publish(self.state)
+        for param, state in self.state.items():
+            if is_spread(param) and state.get(checkpoint.MOMENTUM) is not None:
+                state[checkpoint.MOMENTUM] = spread_like(state[checkpoint.MOMENTUM], param)
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be copied: a copy would not observe the model.
@@ -239,17 +341,21 @@ class PreconditionedOptimizer(Optimizer):
         Returns:
             The closure's loss, or ``None``.
         """
+        self._check_join()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self.engine.update()
         self._apply(self.engine.precondition())
+        self._finish_step()
+        return loss
+
+    def _finish_step(self) -> None:
         for group in self.param_groups:
             group["step"] += 1
         self.engine.publish(self.state)
         self.engine.arm()
-        return loss
 
     @abstractmethod
     def _apply(self, gradients: Mapping[Tensor, Tensor]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from nysact.curvature import Curvature, Nystrom
+from nysact.distributed import set_gradient
 from nysact.optim.optimizer import PreconditionedOptimizer
+
+if TYPE_CHECKING:
+    from nysact.distributed.processes import Group
 
 
 class Preconditioner(PreconditionedOptimizer):
@@ -42,6 +46,8 @@ class Preconditioner(PreconditionedOptimizer):
         exclude: Shell-style patterns of module names to leave out.
         seed: Seed of the probes.
         max_failures: Failures in a row that a layer's factorisation is granted.
+        process_group: The processes that share each batch, by default found from the model.
+        share_refresh: Whether they divide the factorisations between them.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -64,6 +70,8 @@ class Preconditioner(PreconditionedOptimizer):
         exclude: Sequence[str] = (),
         seed: int = 0,
         max_failures: int = 3,
+        process_group: Group | Literal[False] | None = None,
+        share_refresh: bool = False,
     ) -> None:
         defaults = {
             "damping": damping,
@@ -77,12 +85,18 @@ class Preconditioner(PreconditionedOptimizer):
             "seed": seed,
             "max_failures": max_failures,
         }
-        super().__init__(model, params, defaults, exclude)
+        super().__init__(
+            model,
+            params,
+            defaults,
+            exclude,
+            process_group=process_group,
+            share_refresh=share_refresh,
+        )
 
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:
         return Nystrom(group["sketch"], tail=group["tail"])
 
     def _apply(self, gradients: Mapping[Tensor, Tensor]) -> None:
         for param, gradient in gradients.items():
-            assert param.grad is not None
-            param.grad.copy_(gradient)
+            set_gradient(param, gradient)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from nysact.curvature import Curvature, Shape, lift
+from nysact.distributed import local, local_gradient
 from nysact.linear_map import LinearMap
 from nysact.optim.backlog import Backlog
-from nysact.optim.layer import Layer, settings_of
+from nysact.optim.layer import STRUCTURAL, Layer, settings_of
 from nysact.optim.verdict import Verdict
 
 Tensors = dict[str, Tensor]
@@ -39,9 +40,13 @@ class LayerStack:
         bias: Whether its last row and column belong to the bias.
         dtype: Dtype of the statistics.
         backlog: Where calls wait whose statistics are to be taken.
+        reduced: Whether other processes see a part of each batch. What is read and saved then
+            holds all of their data up to the last reduction, and is the same on each of them;
+            what this process has seen since is kept apart.
 
     Attributes:
         listening: Whether the next forward is to be observed.
+        ahead: Whether there are statistics that were not reduced yet.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class LayerStack:
         bias: bool,
         dtype: torch.dtype,
         backlog: Backlog,
+        reduced: bool = False,
     ) -> None:
         self.layers = layers
         self.backlog = backlog
@@ -61,8 +67,12 @@ class LayerStack:
         self.shape = shape
         self.bias = bias
         self.dtype = dtype
-        self.listening = False
+        self.listening = self.ahead = False
         self._curvature = curvature
+        self._reduced = reduced
+        self._own: Tensors = {}
+        self._faded = 1.0
+        self._present: Tensor | None = None
         self._attempted = [False] * len(layers)
         self._opened: int | None = None
         self._pending: Tensors = {}
@@ -84,6 +94,8 @@ class LayerStack:
         initial = self._curvature.initial(self.shape, self._seeds(0))
         self.factors = {name: value.to(self.dtype) for name, value in initial.items()}
         self.mass = torch.zeros(lead, dtype=self.dtype)
+        if self._reduced:
+            self._own = {name: torch.zeros_like(total) for name, total in self._totals.items()}
         self.refreshed = torch.full(lead[:1], NEVER, dtype=torch.int64)
         self.failures = torch.zeros(lead[:1], dtype=torch.int64)
         self._slice()
@@ -108,6 +120,11 @@ class LayerStack:
             "failures": self.failures,
         }
 
+    @property
+    def _totals(self) -> Tensors:
+        """Statistics and the count of their rows, which fade and are reduced alike."""
+        return {**self.statistics, "mass": self.mass}
+
     def state(self, layer: Layer) -> Tensors:
         """Give a layer's slices of the state.
 
@@ -119,15 +136,31 @@ class LayerStack:
         """
         return self._views[layer.index]
 
+    def keep(self, layer: Layer) -> Tensors:
+        """Give a layer's slices of the state and of what was not reduced yet.
+
+        Args:
+            layer: One of the stack's layers.
+
+        Returns:
+            Name to tensor, for :meth:`load`.
+        """
+        own = {f"own {name}": total[layer.index] for name, total in self._own.items()}
+        return {**self.state(layer), **own}
+
     def load(self, layer: Layer, state: Tensors) -> None:
         """Take over a layer's state.
 
         Args:
             layer: One of the stack's layers.
-            state: Name to tensor, as :meth:`state` gave it.
+            state: Name to tensor, as :meth:`state` or :meth:`keep` gave it.
         """
         for name, view in self.state(layer).items():
             view.copy_(state[name])
+        for name, total in self._own.items():
+            if f"own {name}" in state:
+                total[layer.index].copy_(state[f"own {name}"])
+                self.ahead = True
         self._attempted[layer.index] = bool(self.refreshed[layer.index] != NEVER)
         self._forget_factors()
 
@@ -163,10 +196,32 @@ class LayerStack:
         self.statistics = {n: value.to(device, dtype) for n, value in self.statistics.items()}
         self.factors = {n: value.to(device, dtype) for n, value in self.factors.items()}
         self.mass = self.mass.to(device, dtype)
+        self._own = {n: value.to(device, dtype) for n, value in self._own.items()}
         self.refreshed = self.refreshed.to(device)
         self.failures = self.failures.to(device)
         self._slice()
         self._forget_factors()
+
+    @property
+    def cost(self) -> float:
+        """Work of one layer's factorisation, up to a factor."""
+        shape, outputs = self.shape, self._curvature.observes_outputs * self.shape.out
+        work = shape.dim * shape.rank**2 + outputs * min(shape.rank, outputs) ** 2
+        return float(shape.groups * work)
+
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether the step that is being done is one with statistics."""
+        return int(self.group["step"]) % int(self.group["cov_interval"]) == 0
+
+    @property
+    def description(self) -> str:
+        """What all processes must have in common, one line."""
+        names = [layer.name for layer in self.layers]
+        fixed = ("step", "cov_interval", "inv_interval", "stat_decay", "damping")
+        settings = {name: self.group[name] for name in fixed}
+        structural = dict(zip(STRUCTURAL, self.settings, strict=True))
+        return f"{names} {self.shape} {self.dtype} {settings | structural}"
 
     @property
     def observes_outputs(self) -> bool:
@@ -181,7 +236,7 @@ class LayerStack:
         window = self._window()
         if self._curvature.restarts(self.shape) and self._opened not in (None, window):
             # An interval was changed within a window: the new probes need a new average.
-            for average in (*self.statistics.values(), self.mass):
+            for average in (*self._totals.values(), *self._own.values()):
                 average.zero_()
         self._opened = window
         if self._drawn is None or self._drawn[0] != window:
@@ -310,9 +365,37 @@ class LayerStack:
         for total in totals.values():
             usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
         gain = 1 - self.group["stat_decay"]
+        running = self._own or self._totals
         for name, total in {**totals, "mass": self._rows}.items():
-            running = self.mass if name == "mass" else self.statistics[name]
-            running.lerp_(torch.where(lift(usable, total), total, 0), gain)
+            running[name].lerp_(torch.where(lift(usable, total), total, 0), gain)
+        if self._reduced:
+            self._faded, self.ahead = self._faded * self.group["stat_decay"], True
+
+    def fade(self) -> None:
+        """Let totals fade by a step with statistics that this process takes no part in."""
+        for total in self._own.values():
+            total.mul_(self.group["stat_decay"])
+        self._faded *= self.group["stat_decay"]
+
+    def contribution(self, place: tuple[int, int]) -> list[Tensor]:
+        """Give what this process adds to the reduced totals.
+
+        Args:
+            place: Place of this process among all, and their number.
+
+        Returns:
+            Tensors that the sums over processes are to be put into, for :meth:`take_in`.
+        """
+        self._own = self._curvature.portion(self._own, *place)
+        self._present = self.mass.new_full((1,), float(self.listening))
+        return [*self._own.values(), self._present]
+
+    def take_in(self) -> None:
+        """Add the sums over processes to the totals, and start this process's anew."""
+        for name, total in self._totals.items():
+            total.mul_(self._faded).add_(self._own[name])
+            self._own[name].zero_()
+        self._faded, self.ahead = 1.0, False
 
     # --- factors -----------------------------------------------------------------------------
 
@@ -327,30 +410,54 @@ class LayerStack:
         """
         if step % self.group["inv_interval"] == 0:
             return [True] * len(self.layers)
+        if self._reduced:
+            # Only this process knows of its first data.
+            return [False] * len(self.layers)
         return [
             layer.fired and not attempted
             for layer, attempted in zip(self.layers, self._attempted, strict=True)
         ]
 
-    def refresh(self, due: Sequence[bool], step: int) -> None:
-        """Compute new factors and start a new window.
+    def factorise(self, places: slice | Sequence[int] = slice(None)) -> tuple[Tensors, Tensor]:
+        """Compute factors from the statistics, without putting them in force.
+
+        Args:
+            places: Which layers, by default all.
+
+        Returns:
+            The factors and a boolean ``(layers, groups)``: whether each can be used.
+        """
+        means = {name: value[places] for name, value in self._means().items()}
+        return self._curvature.refresh(means, self._probes[places])
+
+    def refresh(
+        self,
+        due: Sequence[bool],
+        step: int,
+        outcome: tuple[Tensors, Tensor] | None = None,
+    ) -> None:
+        """Put new factors in force and start a new window.
 
         A layer whose factorisation fails keeps the factors it has.
 
         Args:
             due: Which layers.
             step: Number of steps done.
+            outcome: What :meth:`factorise` gave for all layers, where it was computed already.
 
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
         wanted = self._mask(due) & self._grounded().all(-1)
-        factors, succeeded = self._curvature.refresh(self._means(), self._probes)
+        if self._present is not None:
+            wanted &= self._present > 0
+        factors, succeeded = self.factorise() if outcome is None else outcome
         accepted = wanted & succeeded.all(-1)
         for name, new in factors.items():
             self.factors[name].copy_(torch.where(lift(accepted, new), new, self.factors[name]))
         tried = [d and layer.fired for d, layer in zip(due, self.layers, strict=True)]
-        self.refreshed.masked_fill_(self._mask(tried) & (self.refreshed == NEVER), IN_VAIN)
+        reached = wanted if self._reduced else self._mask(tried)
+        self.refreshed.masked_fill_(reached & (self.refreshed == NEVER), IN_VAIN)
         self.refreshed.masked_fill_(accepted, step)
         failed = wanted & ~accepted
         self.failures.add_(failed).masked_fill_(accepted, 0)
@@ -360,7 +467,7 @@ class LayerStack:
             self._verdict.post(self._findings(failed))
         self.report()
         if self._curvature.restarts(self.shape):
-            for average in (*self.statistics.values(), self.mass):
+            for average in self._totals.values():
                 average.masked_fill_(lift(wanted, average), 0)
 
     def _mask(self, flags: Sequence[bool]) -> Tensor:
@@ -421,10 +528,17 @@ class LayerStack:
             Parameter to preconditioned gradient, for those that have a gradient.
         """
         parts: dict[Tensor, Tensor] = {}
+        for layer in self.layers:
+            if layer.part.empty and layer.weight.grad is not None:
+                parts[layer.weight] = local_gradient(layer.weight)
         for layers in self._batches():
             weights, biases = zip(*(layer.gradients() for layer in layers), strict=True)
             place = slice(layers[0].index, layers[-1].index + 1)
             action = {name: value[place] for name, value in self._action().items()}
+            if layers[0].part.geometry.groups < self.shape.groups:
+                first = layers[0].part.start
+                groups = slice(first, first + layers[0].part.geometry.groups)
+                action = {name: value[:, groups] for name, value in action.items()}
             bias = _stack(biases) if self.bias else None
             weight, bias = self._curvature.precondition(_stack(weights), bias, action)
             for index, layer in enumerate(layers):
@@ -435,9 +549,9 @@ class LayerStack:
         """Runs of layers that have a gradient, as long as a batch of their matrices may be."""
         batch: list[Layer] = []
         limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
-        most = max(1, limit // self.layers[0].weight.numel())
+        most = max(1, limit // max(1, local(self.layers[0].weight).numel()))
         for layer in self.layers:
-            ready = layer.weight.grad is not None
+            ready = layer.weight.grad is not None and not layer.part.empty
             if batch and (not ready or len(batch) == most):
                 yield batch
                 batch = []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from nysact.distributed import local, local_gradient, sharded_like
 from nysact.optim.checkpoint import MOMENTUM
 
 
@@ -19,6 +20,8 @@ def momentum_update(
 ) -> None:
     """Update the parameters of one group; their ``grad`` is only read.
 
+    What lies in other processes is updated there, by the same element-wise operations.
+
     Args:
         group: The parameter group.
         gradients: Preconditioned gradients; a parameter without one uses its ``grad``.
@@ -27,18 +30,20 @@ def momentum_update(
     params = [param for param in group["params"] if param.grad is not None]
     if not params:
         return
-    chosen = [gradients.get(param, param.grad) for param in params]
+    chosen = [gradients[p] if p in gradients else local_gradient(p) for p in params]
     decay, coupled = group["weight_decay"], not group["decoupled_weight_decay"]
     rate = rate_of(group)
+    held = [local(param) for param in params]
     if decay and not coupled:
-        torch._foreach_mul_(params, 1 - rate * decay)
+        torch._foreach_mul_(held, 1 - rate * decay)
     decay = decay if coupled else 0.0
     if group["nesterov"] and not decay and not group["maximize"]:
         # Nesterov's step of the framework adds to the gradients in place.
-        chosen = [g.clone() if g is p.grad else g for g, p in zip(chosen, params, strict=True)]
-    buffers = [state[param].get(MOMENTUM) for param in params]
+        chosen = [g if p in gradients else g.clone() for g, p in zip(chosen, params, strict=True)]
+    kept = [state[param].get(MOMENTUM) for param in params]
+    buffers = [None if buffer is None else local(buffer) for buffer in kept]
     sgd(
-        params,
+        held,
         chosen,
         buffers,
         has_sparse_grad=any(gradient.is_sparse for gradient in chosen),
@@ -52,8 +57,9 @@ def momentum_update(
         maximize=group["maximize"],
     )
     if group["momentum"]:
-        for param, buffer in zip(params, buffers, strict=True):
-            state[param][MOMENTUM] = buffer
+        for param, buffer, before in zip(params, buffers, kept, strict=True):
+            if before is None and buffer is not None:
+                state[param][MOMENTUM] = sharded_like(buffer, param)
 
 
 def rate_of(group: Mapping[str, Any]) -> float | Tensor:

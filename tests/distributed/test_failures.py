@@ -1,0 +1,55 @@
+"""A process that dies or stops in the middle of a sum is an error of the others, and no hang."""
+
+import os
+import signal
+import time
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nysact import NysAct
+
+from .training import SETTINGS, network, train
+from .workers import PATIENCE, Workers
+
+TIMEOUT = 5
+
+
+class Interrupted(TorchDispatchMode):
+    """Sends this process a signal when it enters a collective."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            os.kill(os.getpid(), self.number)
+        return func(*args, **(kwargs or {}))
+
+
+def interrupted(number):
+    """Process 1 is interrupted at the second refresh; give what process 0 makes of it."""
+    model = network()
+    group = dist.new_group(timeout=timedelta(seconds=TIMEOUT))
+    optimizer = NysAct(model, process_group=group, **SETTINGS)
+    train(model, optimizer, range(SETTINGS["inv_interval"]), sizes=[4, 4])
+    start = time.monotonic()
+    if dist.get_rank() == 1:
+        with Interrupted(number):
+            train(model, optimizer, [0], sizes=[4, 4])
+    with pytest.raises(RuntimeError, match=r"(?i)gloo|connection|timed out"):
+        train(model, optimizer, [0], sizes=[4, 4])
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stops"])
+def test_the_others_get_an_error_within_the_timeout(number):
+    workers = Workers(2)
+    try:
+        seconds = workers.ask(0, interrupted, number)
+    finally:
+        workers.close()
+    assert seconds < PATIENCE
