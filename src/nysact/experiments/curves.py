@@ -20,7 +20,15 @@ STYLES = (
     ("#CC79A7", ":", "D"),
     ("#56B4E9", "--", "v"),
     ("#D55E00", "-.", "P"),
+    ("#000000", "-", "X"),
+    ("#0072B2", ":", "<"),
+    ("#E69F00", "--", ">"),
+    ("#009E73", "-.", "*"),
+    ("#CC79A7", "-", "p"),
+    ("#D55E00", ":", "h"),
 )
+# Entries of a legend side by side.
+LEGEND_COLUMNS = 6
 
 
 def save_curves(title: str, summaries: Sequence[Summary], path: Path) -> None:
@@ -45,7 +53,7 @@ def save_curves(title: str, summaries: Sequence[Summary], path: Path) -> None:
         *loss.get_legend_handles_labels(),
         title="mean over the seeds, in a band from the lowest to the highest",
         loc="outside lower center",  # where it covers no curve
-        ncols=len(STYLES),
+        ncols=LEGEND_COLUMNS,
     )
     figure.savefig(path, dpi=150)
 

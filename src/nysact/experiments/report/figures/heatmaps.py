@@ -1,0 +1,85 @@
+"""A layer's covariance beside its low-rank approximations: figure 1 of the paper."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nysact.experiments.report.results import Results
+from nysact.experiments.report.style import PANEL
+from nysact.experiments.store import StoredRun
+
+Matrices = Mapping[str, NDArray[np.floating]]
+# The array of each layer that the others approximate.
+EXACT = "covariance"
+# The largest entries, a share of them, all get the brightest colour.
+BRIGHTEST = 0.995
+
+
+def heatmap_figure(results: Results) -> Figure | None:
+    """Draw the matrices of the first run that recorded any: a row of panels for each layer.
+
+    Args:
+        results: The runs.
+
+    Returns:
+        The figure, or ``None`` if no run recorded matrices.
+    """
+    run = next((r for r in results.runs if (r.path / "arrays.npz").is_file()), None)
+    layers = {} if run is None else matrices(run)
+    if run is None or not layers:
+        return None
+    across = max(len(found) for found in layers.values())
+    side = 0.75 * PANEL[0]
+    figure = Figure((side * across + 0.8, (side + 0.4) * len(layers)), layout="constrained")
+    grid = figure.subplots(len(layers), across, squeeze=False)
+    for (layer, found), row_of_axes in zip(layers.items(), grid, strict=True):
+        draw_layer(figure, list(row_of_axes), layer, found)
+    config = run.config
+    figure.suptitle(f"{config['column']} trained with {config['row']}, seed {config['seed']}")
+    return figure
+
+
+def matrices(run: StoredRun) -> dict[str, dict[str, NDArray[np.floating]]]:
+    """Read the matrices of each layer, the exact one first.
+
+    Args:
+        run: A run whose arrays are named ``layer/covariance`` and ``layer/approximation``.
+
+    Returns:
+        Layer to name to matrix, for layers whose exact matrix is there.
+    """
+    found: dict[str, dict[str, NDArray[np.floating]]] = {}
+    with np.load(run.path / "arrays.npz", allow_pickle=False) as arrays:
+        for key in arrays.files:
+            layer, _, name = key.rpartition("/")
+            found.setdefault(layer, {})[name] = arrays[key]
+    return {
+        layer: dict(sorted(names.items(), key=lambda item: item[0] != EXACT))
+        for layer, names in found.items()
+        if EXACT in names
+    }
+
+
+def draw_layer(figure: Figure, row_of_axes: list[Axes], layer: str, found: Matrices) -> None:
+    """Draw a layer's matrices in one colour scale, with the errors of the approximations.
+
+    Args:
+        figure: The figure, for the scale.
+        row_of_axes: At least as many axes as matrices.
+        layer: The layer's name.
+        found: The matrices, the exact one first.
+    """
+    exact = found[EXACT]
+    low, high = float(np.quantile(exact, 1 - BRIGHTEST)), float(np.quantile(exact, BRIGHTEST))
+    for (name, matrix), axes in zip(found.items(), row_of_axes, strict=False):
+        # Cividis looks much the same to colour-blind readers.
+        image = axes.imshow(matrix, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+        error = np.linalg.norm(matrix - exact) / np.linalg.norm(exact)
+        shown = "exact covariance" if name == EXACT else f"{name}\nrelative error {error:.2f}"
+        axes.set(title=f"{layer}: {shown}", xlabel="input feature", ylabel="input feature")
+    for axes in row_of_axes[len(found) :]:
+        axes.remove()
+    figure.colorbar(image, ax=row_of_axes[: len(found)], label="covariance of two inputs")

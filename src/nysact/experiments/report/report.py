@@ -1,0 +1,120 @@
+"""From stored runs to a folder of tables and figures and a page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.recipes import load, names
+from nysact.experiments.report.formats import to_latex, to_markdown, to_terminal
+from nysact.experiments.report.page import to_html
+from nysact.experiments.report.provenance import failures, unfinished
+from nysact.experiments.report.results import collect
+from nysact.experiments.report.sections import Section, Wanted, section_of, wanted_of
+from nysact.experiments.report.style import save
+from nysact.experiments.report.target import Target
+from nysact.experiments.store import StoredRun
+
+
+def sections_of(runs: Iterable[StoredRun], target: Target | None = None) -> list[Section]:
+    """Make a section for each recipe that the runs belong to.
+
+    Args:
+        runs: The runs.
+        target: The target of the time to a target, ``None`` for that of the recipe.
+
+    Returns:
+        The sections, in the order of the recipes' names.
+    """
+    by_recipe: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        by_recipe.setdefault(run.config["recipe"], []).append(run)
+    sections = []
+    for name, found in sorted(by_recipe.items()):
+        wanted, order = known(name)
+        if target is not None:
+            wanted = replace(wanted, target=target)
+        sections.append(section_of(collect(name, found, order), wanted))
+    return sections
+
+
+def known(name: str) -> tuple[Wanted, list[tuple[str, str]]]:
+    """Look up what a recipe says of its report, and in which order it runs what.
+
+    Args:
+        name: The recipe, or whatever else the runs are called.
+
+    Returns:
+        What is wanted, with rows and columns; of an unknown recipe nothing but its name.
+    """
+    if name not in names():
+        return Wanted(title=name), []
+    recipe = load(name)
+    order = [(config.row, config.column) for config in recipe.runs([0])]
+    return wanted_of(recipe.title, recipe.report, recipe.paper), order
+
+
+def write_report(sections: Sequence[Section], output: Path, console: Console) -> Path:
+    """Write tables, figures and the page, and show the tables.
+
+    Args:
+        sections: What to write.
+        output: The folder, which need not exist.
+        console: Where to show the tables.
+
+    Returns:
+        The page's file.
+
+    Raises:
+        ExperimentError: If the folder cannot be written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        pictures = {s.results.name: write_section(s, output) for s in sections}
+        page = output / "report.html"
+        page.write_text(to_html(sections, pictures), encoding="utf-8")
+    except OSError as error:
+        raise ExperimentError(
+            f"--output {output}: cannot be written to ({error.strerror}); "
+            "expected a folder that exists or can be made"
+        ) from error
+    for section in sections:
+        show(section, console)
+    console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    return page
+
+
+def write_section(section: Section, output: Path) -> Mapping[str, Path]:
+    """Write the tables and figures of a recipe.
+
+    Args:
+        section: The recipe.
+        output: The folder.
+
+    Returns:
+        The SVG files of the figures by their names.
+    """
+    stem = section.results.name
+    for name, table in section.tables.items():
+        for suffix, text in (("md", to_markdown(table)), ("tex", to_latex(table))):
+            (output / f"{stem}-{name}.{suffix}").write_text(text, encoding="utf-8")
+    return {
+        name: next(p for p in save(figure, output / f"{stem}-{name}") if p.suffix == ".svg")
+        for name, figure in section.figures.items()
+    }
+
+
+def show(section: Section, console: Console) -> None:
+    """Show the tables of a recipe, and what failed or is missing, on the terminal."""
+    console.print(section.wanted.title, style="bold", highlight=False, markup=False)
+    for table in section.tables.values():
+        console.print(to_terminal(table))
+    for name, reason in failures(section.results):
+        console.print(f"Failed: {name}", style="red", highlight=False, markup=False)
+        console.print(reason, style="dim", highlight=False, markup=False, soft_wrap=True)
+    missing = unfinished(section.results)
+    if missing:
+        text = f"Not finished ({len(missing)}): {'; '.join(missing)}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""How figures look: colours, dashes and markers, labels of settings, and the files written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from nysact.experiments.curves import LEGEND_COLUMNS, STYLES
+from nysact.experiments.report.metrics import Metric
+
+# Each optimizer looks alike in every figure. These names are given the first styles, in this
+# order, in which those that are often shown together have colours of their own; another name gets
+# the next one that is free in its figure.
+KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "K-FAC", "NysAct-S", "Adam", "NysAct-G"),)
+LABELS = {
+    "lr": "learning rate",
+    "damping": "damping ρ",
+    "stat_decay": "decay β₂ of the statistics",
+    "batch_size": "batch size",
+    "rank": "rank r",
+    "inv_interval": "steps between refreshes τ_inv",
+    "cov_interval": "steps between statistics τ_cov",
+    "weight_decay": "weight decay",
+}
+# Width of a panel and height of a row of panels, in inches.
+PANEL = (5.0, 3.8)
+LEGEND = 0.9
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the curves of one row are drawn."""
+
+    color: str
+    dashes: str
+    marker: str
+
+
+def styles(rows: Sequence[str]) -> dict[str, Style]:
+    """Give every row a style of its own.
+
+    Args:
+        rows: Names of optimizers, or of whatever the curves stand for.
+
+    Returns:
+        A style for each; past the number of styles they recur.
+    """
+    places = {row: KNOWN.index(row) for row in rows if row in KNOWN}
+    free = [place for place in range(len(STYLES)) if place not in places.values()]
+    others = [row for row in dict.fromkeys(rows) if row not in KNOWN]
+    for index, row in enumerate(others):
+        places[row] = free[index % len(free)] if free else index
+    return {row: Style(*STYLES[places[row] % len(STYLES)]) for row in rows}
+
+
+def panels(count: int, columns: int = 2) -> Figure:
+    """Make an empty figure with room for so many panels and a legend below."""
+    across = min(count, columns)
+    down = -(-count // columns)
+    size = (PANEL[0] * across, PANEL[1] * down + LEGEND)
+    return Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+
+
+def label_of(name: str) -> str:
+    """Name a setting for an axis: ``optimizer.options.lr`` is the learning rate."""
+    last = name.rpartition(".")[2]
+    return LABELS.get(last, last.replace("_", " "))
+
+
+def numbers_first(value: Any) -> tuple[bool, Any]:
+    """Order numbers by size, and after them everything else by its text."""
+    number = isinstance(value, int | float)
+    return not number, value if number else str(value)
+
+
+def slug(text: str) -> str:
+    """Turn words into a part of a file's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn.
+
+    Args:
+        figure: The figure.
+        path: Where, without a suffix.
+
+    Returns:
+        The two files.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    with mpl.rc_context({"svg.hashsalt": "nysact"}):
+        figure.savefig(files[0], dpi=150, metadata={"Software": None})
+        figure.savefig(files[1], metadata={"Date": None, "Creator": None})
+    return files
+
+
+def logarithmic(axes: Axes, metric: Metric) -> None:
+    """Make the y axis of a loss logarithmic, unless there is nothing that it could show."""
+    curves = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    if metric.log and any(np.any(np.isfinite(ys) & (ys > 0)) for ys in curves):
+        axes.set_yscale("log")
+
+
+def legend_below(figure: Figure, title: str = "") -> None:
+    """Put one legend for all panels below them, where it covers no curve.
+
+    Args:
+        figure: The figure; what has the same label in several panels is listed once.
+        title: What the legend says first.
+    """
+    entries: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        title=title or None,
+        loc="outside lower center",
+        ncols=LEGEND_COLUMNS if len(figure.axes) > 1 else LEGEND_COLUMNS // 2,
+    )

@@ -1,0 +1,82 @@
+"""The page: everything in it, nothing outside it."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from nysact.experiments.report.page import to_html
+from nysact.experiments.report.report import sections_of, write_section
+from nysact.experiments.store import load_runs
+
+from .stored import write_run, write_table
+
+
+class Elements(HTMLParser):
+    """Collects tags with their attributes, and the text outside of style sheets."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data if self.tags[-1][0] != "style" else ""
+
+
+def page_of(root, output):
+    sections = sections_of(load_runs(root))
+    pictures = {section.results.name: write_section(section, output) for section in sections}
+    return to_html(sections, pictures)
+
+
+@pytest.fixture
+def page(tmp_path):
+    write_table(tmp_path / "runs")
+    write_run(tmp_path / "runs", "FOOF", 3, finished=False, failure="a\n\nb\nc\nd\nMemory <full>")
+    write_run(tmp_path / "runs", "SGD", 3, finished=False)
+    (tmp_path / "out").mkdir()
+    return page_of(tmp_path / "runs", tmp_path / "out")
+
+
+def test_page_refers_to_nothing_outside(page):
+    elements = Elements(page)
+    for tag, attributes in elements.tags:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("data:image/svg+xml;base64,", "#"))
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_pictures_have_an_alternative_text(page):
+    pictures = [attributes for tag, attributes in Elements(page).tags if tag == "img"]
+    assert len(pictures) == 2
+    assert all(picture["alt"] for picture in pictures)
+
+
+def test_page_has_tables_settings_environment_and_failures(page):
+    text = Elements(page).text
+    for expected in (
+        "made-up: 24 of 26 runs finished, 4 seeds",
+        "80.10 ± 0.10",
+        "sgd: lr 0.1, momentum 0.9",
+        "batch_size",
+        "packages.torch",
+        "FOOF, LeNet-5, 3 epochs, seed 3",
+        "Memory <full>",
+        "Not finished: SGD, LeNet-5, 3 epochs, seed 3",
+    ):
+        assert expected in text
+    assert "<full>" not in page
+
+
+def test_optimizer_settings_leave_out_what_a_sweep_varies(tmp_path):
+    for rate in (0.1, 0.3):
+        write_run(tmp_path / "runs", sweep={"optimizer.options.lr": rate})
+    (tmp_path / "out").mkdir()
+    text = Elements(page_of(tmp_path / "runs", tmp_path / "out")).text
+    assert "sgd: momentum 0.9, weight decay 5e-4" in text

@@ -1,0 +1,138 @@
+"""Tables of metrics, of costs, and of the time to a target."""
+
+import pytest
+
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.report.metrics import metric_of
+from nysact.experiments.report.results import collect
+from nysact.experiments.report.table import Mark
+from nysact.experiments.report.tables import (
+    metric_table,
+    ratio_table,
+    target_table,
+    trial_table,
+    varied_tables,
+)
+from nysact.experiments.report.target import Target, parse_target, reached
+from nysact.experiments.store import load_runs
+
+from .stored import write_run, write_table
+
+ACCURACY, LOSS = metric_of("test_accuracy"), metric_of("train_loss")
+
+
+def cells(table, row):
+    return dict(zip(table.headings[1:], dict(table.rows)[row], strict=True))
+
+
+def test_metric_table_has_mean_spread_marks_and_the_papers_number(tmp_path):
+    write_table(tmp_path)
+    paper = {"SGD": {"LeNet-5": "92.80±0.21"}}
+    table = metric_table(collect("made-up", load_runs(tmp_path)), ACCURACY, paper)
+    assert list(table.headings) == ["optimizer", "LeNet-5", "ResNet-20"]
+    sgd = cells(table, "SGD")
+    assert (sgd["LeNet-5"].text, sgd["LeNet-5"].paper) == ("80.10 ± 0.10", "92.80 ± 0.21")
+    assert (sgd["ResNet-20"].mark, sgd["ResNet-20"].paper) == (Mark.NONE, "")
+    assert cells(table, "FOOF")["LeNet-5"].mark is Mark.BEST
+    assert cells(table, "NysAct")["LeNet-5"].mark is Mark.SECOND
+
+
+def test_cell_with_a_missing_seed_says_so_and_is_not_ranked(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "SGD", seed, accuracies=[80.0])
+        write_run(tmp_path, "AdamW", seed, accuracies=[70.0])
+    write_run(tmp_path, "NysAct", 0, accuracies=[99.0])
+    table = metric_table(collect("made-up", load_runs(tmp_path)), ACCURACY, {})
+    (nysact,) = cells(table, "NysAct").values()
+    assert (nysact.note, nysact.mark) == ("n=1/2", Mark.NONE)
+    assert next(iter(cells(table, "SGD").values())).mark is Mark.BEST
+
+
+def test_least_loss_is_the_best_and_best_is_not_final(tmp_path):
+    write_run(tmp_path, "SGD", accuracies=[1, 1], losses=[0.1, 0.5])
+    write_run(tmp_path, "AdamW", accuracies=[1, 1], losses=[0.3, 0.3])
+    results = collect("made-up", load_runs(tmp_path))
+    column = "LeNet-5, 3 epochs"
+    assert cells(metric_table(results, LOSS, {}), "AdamW")[column].mark is Mark.BEST
+    best = metric_table(results, LOSS, {}, at="best")
+    assert cells(best, "SGD")[column].mark is Mark.BEST
+    assert cells(best, "SGD")[column].text == "0.1000"
+
+
+def test_costs_are_relative_to_the_reference_with_the_same_seed(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "SGD", seed, step_seconds=0.1 * (1 + seed), memory=100)
+        write_run(tmp_path, "NysAct", seed, step_seconds=0.15 * (1 + seed), memory=110)
+    results = collect("made-up", load_runs(tmp_path))
+    paper = {"NysAct": {"LeNet-5, 3 epochs": "1.33, 1.00"}}
+    found = cells(ratio_table(results, "SGD", paper), "NysAct")
+    time, memory, state = found.values()
+    assert (time.text, time.paper) == ("1.50 ± 0.00", "1.33")
+    assert (memory.text, memory.paper) == ("1.10 ± 0.00", "1.00")
+    assert (state.text, state.paper) == ("1.00 ± 0.00", "")
+
+
+def test_memory_that_was_not_measured_has_no_column(tmp_path):
+    write_run(tmp_path, "SGD")
+    headings = ratio_table(collect("made-up", load_runs(tmp_path)), "SGD", {}).headings
+    assert [heading.rpartition(": ")[2] for heading in headings] == [
+        *("optimizer", "time", "optimizer state")
+    ]
+
+
+def test_target_is_reached_at_the_first_evaluation_that_is_good_enough(tmp_path):
+    write_run(tmp_path, accuracies=[50, 72, 60, 90], losses=[3, 2, 1, 0.5], step_seconds=0.5)
+    (run,) = load_runs(tmp_path)
+    found = reached(run, ACCURACY, 72)
+    assert (found.epochs, found.seconds) == (2, 10.0)
+    assert reached(run, ACCURACY, 72.1).epochs == 4
+    assert reached(run, ACCURACY, 91) is None
+    assert reached(run, LOSS, 1.0).epochs == 3
+
+
+def test_target_may_be_a_share_of_a_references_best(tmp_path):
+    for seed, top in enumerate((78.0, 82.0)):
+        write_run(tmp_path, "SGD", seed, accuracies=[60, top, 70])
+        write_run(tmp_path, "NysAct", seed, accuracies=[71.9 + seed, 90, 90])
+    results = collect("made-up", load_runs(tmp_path))
+    table = target_table(results, ACCURACY, parse_target("90% of SGD"), {})
+    goal = "LeNet-5, 3 epochs to 72.00%"
+    assert list(table.headings[1:]) == [f"{goal}: epochs", f"{goal}: seconds"]
+    assert cells(table, "NysAct")[f"{goal}: epochs"].text == "1.5 ± 0.7"
+    assert cells(table, "SGD")[f"{goal}: seconds"].text == "2.0 ± 0.0"
+
+
+def test_seeds_that_never_reach_the_target_are_counted(tmp_path):
+    for seed, top in enumerate((70.0, 80.0)):
+        write_run(tmp_path, "SGD", seed, accuracies=[top])
+    table = target_table(collect("made-up", load_runs(tmp_path)), ACCURACY, Target(75.0), {})
+    first, *_ = cells(table, "SGD").values()
+    assert (first.text, first.note) == ("1.0", "n=1/2")
+
+
+@pytest.mark.parametrize("text", ["soon", "90%", "x% of SGD", "1.2.3% of SGD"])
+def test_target_that_cannot_be_read_is_an_error(text):
+    with pytest.raises(ExperimentError, match="expected a number such as 72, or a share"):
+        parse_target(text)
+
+
+def test_varied_settings_become_columns(tmp_path):
+    for row, gain in (("SGD", 0), ("NysAct", 5)):
+        for rate in (0.3, 0.03, 0.1):
+            sweep = {"optimizer.options.lr": rate}
+            write_run(tmp_path, row, sweep=sweep, accuracies=[80 + gain + rate])
+    write_run(tmp_path, "FOOF")
+    ((name, table),) = varied_tables(collect("made-up", load_runs(tmp_path)), ACCURACY).items()
+    assert name == "lenet-5-3-epochs-lr"
+    assert list(table.headings) == ["optimizer", "0.03", "0.1", "0.3"]
+    assert [row for row, _ in table.rows] == ["NysAct", "SGD"]
+    assert [cell.text for cell in cells(table, "SGD").values()] == ["80.03", "80.10", "80.30"]
+
+
+def test_trials_come_best_first(tmp_path):
+    for rate, accuracy in ((0.1, 80), (0.2, 90), (0.3, 70)):
+        sweep = {"optimizer.options.lr": rate, "optimizer.options.damping": 1.0}
+        write_run(tmp_path, "NysAct", sweep=sweep, accuracies=[accuracy])
+    table = trial_table(collect("made-up", load_runs(tmp_path)), ACCURACY, 2)
+    assert table.title == "The best 2 of 3 settings"
+    assert [row[1][1].text for row in table.rows] == ["damping 1, lr 0.2", "damping 1, lr 0.1"]
