@@ -9,6 +9,7 @@ from rich.console import Console
 from nysact.experiments.bench.command import bench, growth
 from nysact.experiments.error_message import errors_shown
 from nysact.experiments.recipes_command import recipes
+from nysact.experiments.report.command import report
 from nysact.experiments.train_command import train
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.command("bench")(bench)
 app.command("growth")(growth)
 app.command("train")(train)
 app.command("recipes")(recipes)
+app.command("report")(report)
 
 
 @app.callback()

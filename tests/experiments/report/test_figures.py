@@ -19,8 +19,8 @@ from .stored import write_run, write_table
 ACCURACY, LOSS = METRICS["test_accuracy"], METRICS["train_loss"]
 
 
-def results(root, order=()):
-    return collect("made-up", load_runs(root), order)
+def results(root):
+    return collect("made-up", load_runs(root))
 
 
 def lines(axes):

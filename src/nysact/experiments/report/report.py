@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.recipes import load, names
+from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.formats import to_latex, to_markdown, to_terminal
 from nysact.experiments.report.page import to_html
 from nysact.experiments.report.provenance import failures, unfinished
@@ -18,42 +18,38 @@ from nysact.experiments.report.target import Target
 from nysact.experiments.store import StoredRun
 
 
-def sections_of(runs: Iterable[StoredRun], target: Target | None = None) -> list[Section]:
-    """Make a section for each recipe that the runs belong to.
+def sections_of(
+    runs: Iterable[StoredRun], recipes: Sequence[Recipe] = (), target: Target | None = None
+) -> list[Section]:
+    """Make a section for each recipe that shows some of the runs.
 
     Args:
         runs: The runs.
+        recipes: The recipes; runs of no recipe among them get a section of their own.
         target: The target of the time to a target, ``None`` for that of the recipe.
 
     Returns:
-        The sections, in the order of the recipes' names.
+        The sections, those of recipes first.
     """
-    by_recipe: dict[str, list[StoredRun]] = {}
+    stored: dict[str, list[StoredRun]] = {}
     for run in runs:
-        by_recipe.setdefault(run.config["recipe"], []).append(run)
+        stored.setdefault(run.config["recipe"], []).append(run)
     sections = []
-    for name, found in sorted(by_recipe.items()):
-        wanted, order = known(name)
-        if target is not None:
-            wanted = replace(wanted, target=target)
-        sections.append(section_of(collect(name, found, order), wanted))
+    for recipe in recipes:
+        found = [r for r in stored.get(recipe.source, ()) if r.config["column"] in recipe.columns]
+        if found:
+            results = collect(recipe.name, found, recipe.rows, recipe.columns)
+            wanted = wanted_of(recipe.title, recipe.report, recipe.paper)
+            sections.append(section_of(results, with_target(wanted, target)))
+    for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
+        wanted = with_target(Wanted(title=name), target)
+        sections.append(section_of(collect(name, stored[name]), wanted))
     return sections
 
 
-def known(name: str) -> tuple[Wanted, list[tuple[str, str]]]:
-    """Look up what a recipe says of its report, and in which order it runs what.
-
-    Args:
-        name: The recipe, or whatever else the runs are called.
-
-    Returns:
-        What is wanted, with rows and columns; of an unknown recipe nothing but its name.
-    """
-    if name not in names():
-        return Wanted(title=name), []
-    recipe = load(name)
-    order = [(config.row, config.column) for config in recipe.runs([0])]
-    return wanted_of(recipe.title, recipe.report, recipe.paper), order
+def with_target(wanted: Wanted, target: Target | None) -> Wanted:
+    """Replace the target if there is another."""
+    return wanted if target is None else replace(wanted, target=target)
 
 
 def write_report(sections: Sequence[Section], output: Path, console: Console) -> Path:

@@ -136,25 +136,29 @@ class Results:
         return [run for run in self.runs if run.result is None]
 
 
-def collect(name: str, runs: Iterable[StoredRun], order: Sequence[tuple[str, str]] = ()) -> Results:
+def collect(
+    name: str,
+    runs: Iterable[StoredRun],
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> Results:
     """Take the runs of one recipe together.
 
     Args:
         name: The recipe.
         runs: Its stored runs.
-        order: Rows and columns in the order in which they are to be shown; those that do not
-            occur in it follow.
+        rows: Optimizers in the order in which they are to be shown; others follow.
+        columns: What is trained, likewise.
 
     Returns:
         The results; as many seeds are expected of each group as there are in all.
     """
     runs = told_apart(sorted(runs, key=lambda run: str(run.path)))
-    found = [(run.config["row"], run.config["column"]) for run in runs]
     return Results(
         name,
         runs,
-        in_order([row for row, _ in found], [row for row, _ in order]),
-        in_order([column for _, column in found], [column for _, column in order]),
+        in_order([run.config["row"] for run in runs], rows),
+        in_order([run.config["column"] for run in runs], columns),
         len({run.config["seed"] for run in runs}),
     )
 

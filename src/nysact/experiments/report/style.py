@@ -18,7 +18,7 @@ from nysact.experiments.report.metrics import Metric
 # Each optimizer looks alike in every figure. These names are given the first styles, in this
 # order, in which those that are often shown together have colours of their own; another name gets
 # the next one that is free in its figure.
-KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "K-FAC", "NysAct-S", "Adam", "NysAct-G"),)
+KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "KFAC", "NysAct-S", "Adam", "NysAct-G"),)
 LABELS = {
     "lr": "learning rate",
     "damping": "damping ρ",

@@ -1,0 +1,54 @@
+"""The command ``nysact report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nysact.experiments.error_message import errors_shown
+
+RUNS = Path("runs")
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of runs.", show_default="runs", metavar="FOLDER..."),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this recipe, or a file of one's own.", show_default="all that were run"
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the time until this: 72, or '90% of SGD'.", show_default="the recipe's"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Make tables, figures and a page of stored runs."""
+    # Imported here, so that --help does not wait for it.
+    from nysact.experiments.errors import ExperimentError
+    from nysact.experiments.recipes import load, names
+    from nysact.experiments.report.report import sections_of, write_report
+    from nysact.experiments.report.target import parse_target
+    from nysact.experiments.store import load_runs
+
+    with errors_shown():
+        goal = None if target is None else parse_target(target)
+        recipes = [load(name) for name in recipe or names()]
+        found = [run for folder in runs or [RUNS] for run in load_runs(folder)]
+        if recipe:
+            sources = {one.source for one in recipes}
+            found = [run for run in found if run.config["recipe"] in sources]
+        if not found:
+            raise ExperimentError(
+                f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
+                f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact train, "
+                "or name other folders"
+            )
+        write_report(sections_of(found, recipes, goal), output, Console())
