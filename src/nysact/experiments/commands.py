@@ -10,6 +10,7 @@ from nysact.experiments.bench.command import bench, growth
 from nysact.experiments.error_message import errors_shown
 from nysact.experiments.recipes_command import recipes
 from nysact.experiments.report.command import report
+from nysact.experiments.sweeps.reproduce_command import reproduce
 from nysact.experiments.train_command import train
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command("growth")(growth)
 app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("report")(report)
+app.command("reproduce")(reproduce)
 
 
 @app.callback()

@@ -123,7 +123,8 @@ class SlurmExecutor(Executor):
         job = self.found(path)
         if job is None:
             line = json.dumps(config.model_dump())
-            job = self.submitter.submit(RunTask(), line, str(self.root), self.cpu)
+            task = RunTask()  # type: ignore[no-untyped-call]
+            job = self.submitter.submit(task, line, str(self.root), self.cpu)
             write_text(path / JOB, job.job_id)
         return SlurmJob(config, path, job)
 

@@ -1,0 +1,176 @@
+"""Many runs from the plan to the last of them, shown as they go."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nysact.experiments.config import Config
+from nysact.experiments.display import title
+from nysact.experiments.store import load_run, load_runs
+from nysact.experiments.sweeps.estimate import estimate, in_words
+from nysact.experiments.sweeps.executor import Executor
+from nysact.experiments.sweeps.outcome import Outcome, folder_of, is_finished
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Args:
+        configs: All runs.
+        missing: Those that are not finished.
+        seconds: How long each of the missing ones will take, 0 where that is not known.
+        jobs: How many run at a time.
+    """
+
+    configs: Sequence[Config]
+    missing: Sequence[Config]
+    seconds: Sequence[float]
+    jobs: int
+
+    @property
+    def duration(self) -> float:
+        """The seconds that the missing runs will take together."""
+        longest = max(self.seconds, default=0.0)
+        return max(longest, sum(self.seconds) / self.jobs)
+
+
+def make_plan(
+    configs: Sequence[Config], root: Path, jobs: int, *, cpu: bool = False, timed: bool = True
+) -> Plan:
+    """Find out what is missing and how long it will take.
+
+    Args:
+        configs: The runs.
+        root: The folder of all runs.
+        jobs: How many run at a time.
+        cpu: Whether to train on the CPU where there is an accelerator.
+        timed: Whether to estimate the time; that of a cluster is not that of this machine.
+
+    Returns:
+        The plan; what an interrupted run has done already is taken off its time.
+    """
+    missing = [config for config in configs if not is_finished(config, root)]
+    if not timed:
+        return Plan(configs, missing, [0.0] * len(missing), jobs)
+    stored = load_runs(root) if root.is_dir() else []
+    whole = estimate(missing, stored, cpu=cpu)
+    seconds = [s * (1 - done(c, root)) for c, s in zip(missing, whole, strict=True)]
+    return Plan(configs, missing, seconds, jobs)
+
+
+def done(config: Config, root: Path) -> float:
+    """Tell how much of a run is done, as a share."""
+    path = folder_of(config, root)
+    metrics = load_run(path).metrics if (path / "config.json").is_file() else []
+    if not metrics:
+        return 0.0
+    last = metrics[-1]
+    share = last["step"] / config.steps if config.steps else last["epoch"] / (config.epochs or 1)
+    return float(share)
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Show what is missing in each row and column, and how long it will take.
+
+    Args:
+        plan: The plan.
+        console: Where to show it.
+    """
+    groups: dict[tuple[str, str, str], list[Config]] = {}
+    for config in plan.configs:
+        groups.setdefault((config.recipe, config.row, config.column), []).append(config)
+    seconds = dict(zip(map(id, plan.missing), plan.seconds, strict=True))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("recipe", "optimizer", "column", "runs", "finished", "time of the others"):
+        table.add_column(heading, justify="right" if heading[0] in "rft" else "left")
+    table.columns[0].justify = "left"
+    for (recipe, row, column), configs in groups.items():
+        left = [seconds[id(config)] for config in configs if id(config) in seconds]
+        finished = len(configs) - len(left)
+        time_left = in_words(sum(left)) if any(left) else "–"
+        table.add_row(recipe, row, column, str(len(configs)), str(finished), time_left)
+    console.print(table)
+    together = f"{plan.jobs} at a time" if plan.jobs > 1 else "one at a time"
+    about = f"about {in_words(plan.duration)}, " if plan.duration else ""
+    console.print(
+        f"{len(plan.missing)} of {len(plan.configs)} runs are missing: {about}{together}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+class Progress:
+    """Prints a line as each run ends, with the time left.
+
+    Args:
+        plan: What is to be run.
+        console: Where to print.
+    """
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.console = console
+        self.jobs = plan.jobs
+        self.left = {c.run_id(): s for c, s in zip(plan.missing, plan.seconds, strict=True)}
+        self.count = len(self.left)
+        self.planned = 0.0
+        self.start = time.monotonic()
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Print what came of a run."""
+        self.planned += self.left.pop(outcome.config.run_id(), 0.0)
+        ended = f"{self.count - len(self.left)}/{self.count}"
+        said = f"failed: {outcome.failure.splitlines()[-1]}" if outcome.failure else "finished"
+        left = f", about {in_words(self.seconds_left())} left" if any(self.left.values()) else ""
+        self.console.print(
+            f"[{ended}] {title(outcome.config)}: {said}{left}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def seconds_left(self) -> float:
+        """Scale the plan by how it went so far."""
+        elapsed = (time.monotonic() - self.start) * self.jobs
+        pace = elapsed / self.planned if self.planned else 1.0
+        longest = max(self.left.values(), default=0.0)
+        return max(longest, sum(self.left.values()) / self.jobs) * pace
+
+
+def run_plan(plan: Plan, executor: Executor, console: Console) -> list[Outcome]:
+    """Run what is missing.
+
+    Args:
+        plan: The plan.
+        executor: Where to run it.
+        console: Where to show it.
+
+    Returns:
+        The runs whose processes failed.
+    """
+    progress = Progress(plan, console)
+    failures = []
+    for outcome in executor.execute(plan.missing):
+        progress.on_outcome(outcome)
+        if outcome.failure is not None:
+            failures.append(outcome)
+    return failures
+
+
+def show_failures(failures: Iterable[Outcome], console: Console) -> None:
+    """Show the last lines of what failed, and where to read on.
+
+    Args:
+        failures: The runs.
+        console: Where to show them.
+    """
+    for outcome in failures:
+        console.print(f"Failed: {title(outcome.config)}", style="red", markup=False)
+        for line in (outcome.failure or "").splitlines()[-5:]:
+            console.print(f"  {line}", style="dim", markup=False, soft_wrap=True, highlight=False)
+        console.print(f"  {outcome.path}", markup=False, soft_wrap=True, highlight=False)
