@@ -1,0 +1,142 @@
+"""``nysact reproduce``, as a user types it, and as one who is killed on the way."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nysact.experiments.commands import app
+from nysact.experiments.recipes import load, names
+from nysact.experiments.runner import run
+from nysact.experiments.store import load_runs
+from nysact.experiments.sweeps.reproduce_command import recipes_named
+
+RECIPE = """
+title = "Digits"
+seeds = [0, 1]
+report = { kind = "table", metric = "test_accuracy", reference = "SGD" }
+[run]
+model = { name = "digits" }
+data = { name = "digits", train_size = 320, test_size = 50, flip = true, crop = 1 }
+batch_size = 16
+epochs = 2
+threads = 1
+[columns.digits]
+[rows.SGD]
+optimizer = { name = "sgd" }
+[rows.NysAct]
+optimizer = { name = "nysact" }
+"""
+
+
+@pytest.fixture
+def nysact(tmp_path, monkeypatch):
+    (tmp_path / "digits.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    environment = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": "100"}
+    return lambda *arguments: CliRunner(env=environment).invoke(app, ["reproduce", *arguments])
+
+
+def test_dry_run_shows_the_plan_and_does_nothing(nysact, tmp_path):
+    result = nysact("digits.toml", "--seeds", "3", "--jobs", "2", "--dry-run", "--row", "SGD")
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 runs are missing: about" in result.output
+    assert "2 at a time" in result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.toml"}
+
+
+def test_nothing_starts_without_consent(nysact, tmp_path):
+    result = nysact("digits.toml")
+    assert result.exit_code == 2
+    assert "no terminal to ask on: add --yes" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_finished_runs_are_reported_at_once_and_the_others_planned(nysact, tmp_path):
+    for config in load("digits.toml").runs([0]):
+        run(config, tmp_path / "runs", cpu=True)
+    # Runs of other seeds or settings are none of this table's.
+    run(load("digits.toml").runs([5], ["epochs=1"])[0], tmp_path / "runs", cpu=True)
+    assert "2 of 4 runs are missing" in nysact("digits.toml", "--dry-run").output
+    result = nysact("digits.toml", "--seeds", "1")
+    assert result.exit_code == 0, result.output
+    assert "0 of 2 runs are missing" in result.output
+    table = (tmp_path / "report" / "digits-test-accuracy.md").read_text()
+    assert "| optimizer | digits |" in table
+    assert "n=" not in table
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_name_stands_for_all_that_begin_with_it():
+    family = [name for name in names() if name.startswith("fashion-")]
+    assert [recipe.name for recipe in recipes_named(["fashion"])] == family
+    assert [recipe.name for recipe in recipes_named(["fashion-table2", "fashion"])] == [
+        *("fashion-table2", *(name for name in family if name != "fashion-table2")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fashion-tabel2",), "nearest is 'fashion-table2'"),
+        (("digits.toml", "--row", "Nysact"), "nearest is 'NysAct'"),
+        (("digits.toml", "--set", "epoch=1"), "nearest is 'epochs'"),
+        (("digits.toml", "--slurm", "partition"), "--slurm partition: expected NAME=VALUE"),
+        (("digits.toml", "--slurm", "a=1"), "on a machine that has sbatch"),
+    ],
+)
+def test_what_is_wrong_is_an_error_with_a_remedy(nysact, arguments, message):
+    result = nysact(*arguments, "--dry-run")
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+REPRODUCE = [
+    *(sys.executable, "-c", "from nysact.experiments.cli import main; main()"),
+    *("reproduce", "digits.toml", "--yes", "--jobs", "2", "--cpu"),
+]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Read what must not depend on how often a run was stopped."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in ("result.json", "metrics.jsonl", "config.json")
+        for path in sorted(folder.rglob(name))
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_three_times_at_random_moments_the_results_are_the_same_bit_for_bit(tmp_path):
+    recipe = RECIPE.replace("epochs = 2", "epochs = 40")
+    folders = {name: tmp_path / name for name in ("undisturbed", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "digits.toml").write_text(recipe)
+    start = time.monotonic()
+    subprocess.run(REPRODUCE, cwd=folders["undisturbed"], check=True)
+    whole = time.monotonic() - start
+    moments = random.Random(0)
+    unfinished = 0
+    for _ in range(3):
+        process = subprocess.Popen(REPRODUCE, cwd=folders["killed"], start_new_session=True)
+        time.sleep(whole * moments.uniform(0.3, 0.6))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        unfinished += any(r.result is None and r.metrics for r in stored(folders["killed"]))
+    assert unfinished, "no run was under way at any of the moments: the test has shown nothing"
+    subprocess.run(REPRODUCE, cwd=folders["killed"], check=True)
+    expected = files(folders["undisturbed"] / "runs")
+    assert len(expected) == 12
+    assert files(folders["killed"] / "runs") == expected
+
+
+def stored(folder: Path):
+    return load_runs(folder / "runs") if (folder / "runs").is_dir() else []
