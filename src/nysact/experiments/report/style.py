@@ -32,6 +32,8 @@ LABELS = {
 # Width of a panel and height of a row of panels, in inches.
 PANEL = (5.0, 3.8)
 LEGEND = 0.9
+# Width of the line of a legend's entry with the space around it, and of a character, in inches.
+HANDLE, CHARACTER = 0.75, 0.085
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,11 @@ def legend_below(figure: Figure, title: str = "") -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    widest = HANDLE + CHARACTER * max(map(len, entries), default=0)
     figure.legend(
         list(entries.values()),
         list(entries),
         title=title or None,
         loc="outside lower center",
-        ncols=LEGEND_COLUMNS if len(figure.axes) > 1 else LEGEND_COLUMNS // 2,
+        ncols=max(1, min(LEGEND_COLUMNS, int(figure.get_figwidth() / widest))),
     )

@@ -55,7 +55,9 @@ def matrices(run: StoredRun) -> dict[str, dict[str, NDArray[np.floating]]]:
     with np.load(run.path / "arrays.npz", allow_pickle=False) as arrays:
         for key in arrays.files:
             layer, _, name = key.rpartition("/")
-            found.setdefault(layer, {})[name] = arrays[key]
+            # Of a grouped convolution, the first group.
+            matrix = arrays[key]
+            found.setdefault(layer, {})[name] = matrix[0] if matrix.ndim == 3 else matrix
     return {
         layer: dict(sorted(names.items(), key=lambda item: item[0] != EXACT))
         for layer, names in found.items()
