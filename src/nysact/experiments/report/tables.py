@@ -103,14 +103,14 @@ def target_table(results: Results, metric: Metric, target: Target, paper: Paper)
         if value is None:
             continue
         goal = f"{column} to {value:.{metric.digits}f}{metric.unit if metric.unit == '%' else ''}"
-        for index, (name, digits) in enumerate((("epochs", 1), ("seconds", 1))):
+        for index, (name, digits) in enumerate((("epochs", 1), time_unit(results, column))):
             columns[f"{goal}: {name}"] = sample_cells(
                 results.samples(column, partial(until, metric=metric, target=value, what=name)),
                 digits,
                 [part_printed(paper, row, column, index) for row in results.rows],
                 higher=False,
             )
-    note = "Seconds of training alone; n counts the seeds that reached the target."
+    note = "Time of the training steps alone; n counts the seeds that reached the target."
     return assembled(f"Until a {metric.label} is reached", results.rows, columns, notes=[note])
 
 
@@ -247,11 +247,30 @@ def relative(
 
 
 def until(run: StoredRun, metric: Metric, target: float, what: str) -> float | None:
-    """Give the epochs or seconds after which a run reached a target."""
+    """Give the epochs, seconds or hours after which a run reached a target."""
     found = reached(run, metric, target)
-    if found is None:
-        return None
-    return found.epochs if what == "epochs" else found.seconds
+    if found is None or what == "epochs":
+        return found and found.epochs
+    return found.seconds and found.seconds / UNITS[what]
+
+
+UNITS = {"seconds": 1, "hours": 3600}
+
+
+def time_unit(results: Results, column: str) -> tuple[str, int]:
+    """Choose a unit for the times of a column: hours where a run takes several.
+
+    Args:
+        results: The runs.
+        column: The column.
+
+    Returns:
+        The unit, and how many digits after the point it is given with.
+    """
+    runs = [run for run in results.runs if run.config["column"] == column and run.timing]
+    times = [run.timing[-1]["seconds"] for run in runs]
+    longest = max(times, default=0.0)
+    return ("hours", 2) if longest >= 2 * UNITS["hours"] else ("seconds", 1)
 
 
 def assembled(

@@ -17,7 +17,8 @@ class Target:
 
     Args:
         value: The value itself, or ``None`` if it is relative.
-        share: The share of the reference's best value, averaged over its seeds.
+        share: The share of the reference's best value, averaged over its seeds; where less is
+            better, the value divided by it.
         row: The reference.
     """
 
@@ -39,7 +40,9 @@ class Target:
         if self.value is not None:
             return self.value
         sample = results.group(self.row, column).sample(lambda run: best(run, metric))
-        return self.share * sample.mean if sample.values else None
+        if not sample.values:
+            return None
+        return sample.mean * self.share if metric.higher else sample.mean / self.share
 
 
 def parse_target(text: str) -> Target:

@@ -13,6 +13,8 @@ from nysact.experiments.report.results import Group, Results, succeeded
 from nysact.experiments.report.style import Style, legend_below, logarithmic, panels, styles
 from nysact.experiments.store import StoredRun
 
+# From so many epochs on, an axis has ticks at whole epochs only.
+WHOLE = 3
 Points = Sequence[tuple[float, float]]
 
 
@@ -115,7 +117,7 @@ def finish(axes: Axes, column: str, metric: Metric, by: str) -> None:
     """Label the axes."""
     axes.set(title=column, ylabel=metric.title)
     axes.set_xlabel("epoch" if by == "epoch" else "training time (s)")
-    if by == "epoch":
+    if by == "epoch" and axes.get_xlim()[1] > WHOLE:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     logarithmic(axes, metric)
     axes.grid(alpha=0.3)
