@@ -127,7 +127,7 @@ def test_killed_three_times_at_random_moments_the_results_are_the_same_bit_for_b
         folder.mkdir()
         (folder / "digits.toml").write_text(recipe)
     draws = random.Random(0)
-    # Moments by what is done, of 160 evaluations, for the speed of a machine is not to be relied on.
+    # Moments by what is done, of 160 evaluations: the speed of a machine cannot be relied on.
     for moment in sorted(draws.sample(range(5, 120), 3)):
         process = subprocess.Popen(REPRODUCE, cwd=folders["killed"], start_new_session=True)
         while evaluations(folders["killed"]) < moment:

@@ -249,9 +249,11 @@ def relative(
 def until(run: StoredRun, metric: Metric, target: float, what: str) -> float | None:
     """Give the epochs, seconds or hours after which a run reached a target."""
     found = reached(run, metric, target)
-    if found is None or what == "epochs":
-        return found and found.epochs
-    return found.seconds and found.seconds / UNITS[what]
+    if found is None:
+        return None
+    if what == "epochs":
+        return found.epochs
+    return None if found.seconds is None else found.seconds / UNITS[what]
 
 
 UNITS = {"seconds": 1, "hours": 3600}

@@ -98,9 +98,9 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(table)
     together = f"{plan.jobs} at a time" if plan.jobs > 1 else "one at a time"
     about = f"about {in_words(plan.duration)}, " if plan.duration else ""
-    missing = f"{len(plan.missing)} of {len(plan.configs)} runs are missing: {about}{together}."
-    finished = f"All {len(plan.configs)} runs are finished."
-    console.print(missing if plan.missing else finished, highlight=False, soft_wrap=True)
+    planned = f"{len(plan.missing)} of {len(plan.configs)} runs are missing: {about}{together}."
+    complete = f"All {len(plan.configs)} runs are finished."
+    console.print(planned if plan.missing else complete, highlight=False, soft_wrap=True)
 
 
 class Progress:
