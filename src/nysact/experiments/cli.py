@@ -2,29 +2,25 @@
 
 import sys
 
-# Top-level modules of the extra "experiments".
-EXTRA = {
-    "accelerate",
-    "filelock",
-    "matplotlib",
-    "numpy",
-    "pydantic",
-    "pytorch_optimizer",
-    "rich",
-    "sklearn",
-    "tensorboard",
-    "timm",
-    "torchvision",
-    "transformers",
-    "typer",
+# The extra that brings each top-level module.
+EXTRAS = {
+    **dict.fromkeys(
+        (
+            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "pydantic"),
+            *("pytorch_optimizer", "rich", "sklearn", "tensorboard", "timm", "torchvision"),
+            *("transformers", "typer"),
+        ),
+        "experiments",
+    ),
+    **dict.fromkeys(("optuna", "submitit"), "sweeps"),
 }
 
 
 def main() -> None:
-    """Run the command, or say what to install if a package of the extra is missing.
+    """Run the command, or say what to install if a package of an extra is missing.
 
     Raises:
-        ModuleNotFoundError: If a module is missing that the extra would not bring.
+        ModuleNotFoundError: If a module is missing that no extra would bring.
     """
     try:
         from nysact.experiments.commands import app
@@ -32,9 +28,9 @@ def main() -> None:
         app()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRA:
+        if missing not in EXTRAS:
             raise
         sys.exit(
-            f"nysact: the package {missing} is missing, which the command line needs; "
-            'install it with: pip install "nysact[experiments]"'
+            f"nysact: the package {missing} is missing, which this command needs; "
+            f'install it with: pip install "nysact[{EXTRAS[missing]}]"'
         )

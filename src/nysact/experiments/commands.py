@@ -11,6 +11,7 @@ from nysact.experiments.error_message import errors_shown
 from nysact.experiments.recipes_command import recipes
 from nysact.experiments.report.command import report
 from nysact.experiments.sweeps.reproduce_command import reproduce
+from nysact.experiments.sweeps.sweep_command import sweep
 from nysact.experiments.theory.command import theory
 from nysact.experiments.train_command import train
 
@@ -27,6 +28,7 @@ app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("report")(report)
 app.command("reproduce")(reproduce)
+app.command("sweep")(sweep)
 app.command("theory")(theory)
 
 

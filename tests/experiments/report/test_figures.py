@@ -100,7 +100,7 @@ def test_varied_setting_is_on_the_x_axis_and_references_are_levels(tmp_path):
     accuracy, time = figure.axes
     assert accuracy.get_xlabel() == "learning rate"
     assert time.get_ylabel() == "training time (s)"
-    assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["0.01", "0.1", "1.0"]
+    assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["0.01", "0.1", "1"]
     bars = {container.get_label(): container for container in accuracy.containers}
     assert np.allclose(bars["NysAct"].lines[0].get_ydata(), [81.01, 81.1, 82])
     assert len(bars["FOOF"].lines[0].get_ydata()) == 2

@@ -9,6 +9,7 @@ from rich.console import Console
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.formats import to_latex, to_markdown, to_terminal
+from nysact.experiments.report.metrics import Metric, metric_of
 from nysact.experiments.report.page import to_html
 from nysact.experiments.report.provenance import failures, unfinished
 from nysact.experiments.report.results import collect
@@ -42,9 +43,16 @@ def sections_of(
             wanted = wanted_of(recipe.title, recipe.report, recipe.paper)
             sections.append(section_of(results, with_target(wanted, target)))
     for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
-        wanted = with_target(Wanted(title=name), target)
+        wanted = with_target(Wanted(title=name, metric=metric_in(stored[name])), target)
         sections.append(section_of(collect(name, stored[name]), wanted))
     return sections
+
+
+def metric_in(runs: Iterable[StoredRun]) -> Metric:
+    """Choose what to compare runs of no recipe by: the first of the usual metrics that occurs."""
+    recorded = {name for run in runs for record in run.metrics for name in record}
+    usual = ("test_accuracy", "bits_per_byte", "test_loss")
+    return metric_of(next((name for name in usual if name in recorded), "train_loss"))
 
 
 def with_target(wanted: Wanted, target: Target | None) -> Wanted:

@@ -26,6 +26,8 @@ from nysact.experiments.report.target import Target, parse_target
 
 # How many trials of a search a table lists.
 TRIALS = 20
+# More settings than this are shown as points and not one by one.
+MANY = 10
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,14 @@ def kind_of(results: Results) -> str:
 
     Returns:
         What there is to show: recorded norms or matrices, else a search where several settings
-        are varied together, else one setting at a time, else a table.
+        are varied together or one has many values, else one setting at a time, else a table.
     """
-    settings = [group.setting for group in results.groups]
+    settings = {group.setting for group in results.groups}
     if any((run.path / "arrays.npz").is_file() for run in results.runs):
         return "heatmap"
     if any("covariance_norms" in record for run in results.runs for record in run.metrics):
         return "norms"
-    if any(len(setting) > 1 for setting in settings):
+    if any(len(setting) > 1 for setting in settings) or len(settings) > MANY:
         return "search"
     return "sensitivity" if any(settings) else "table"
 

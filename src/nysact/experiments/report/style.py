@@ -82,6 +82,11 @@ def numbers_first(value: Any) -> tuple[bool, Any]:
     return not number, value if number else str(value)
 
 
+def value_text(value: Any) -> str:
+    """Write a setting's value short: ``0.1``, ``1``, ``True``."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def slug(text: str) -> str:
     """Turn words into a part of a file's name."""
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

@@ -14,7 +14,7 @@ from nysact.experiments.report.results import (
     final,
     in_order,
 )
-from nysact.experiments.report.style import label_of, numbers_first, slug
+from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
 from nysact.experiments.report.table import Cell, Table, marked
 from nysact.experiments.report.target import Target, reached
 from nysact.experiments.store import StoredRun
@@ -131,7 +131,7 @@ def varied_tables(results: Results, metric: Metric) -> dict[str, Table]:
         rows = in_order([group.row for group in here], results.rows)
         values = sorted({group.setting[0][1] for group in here}, key=numbers_first)
         cells = {
-            f"{value}": sample_cells(
+            value_text(value): sample_cells(
                 [
                     results.group(row, column, ((name, value),)).sample(
                         partial(final, metric=metric)
@@ -179,8 +179,7 @@ def trial_table(results: Results, metric: Metric, limit: int) -> Table:
 def in_words(setting: Setting) -> str:
     """Write a setting out, such as ``lr 0.1, damping 1``."""
     return ", ".join(
-        f"{name.rpartition('.')[2].replace('_', ' ')} "
-        f"{format(value, '.4g') if isinstance(value, float) else value}"
+        f"{name.rpartition('.')[2].replace('_', ' ')} {value_text(value)}"
         for name, value in setting
     )
 

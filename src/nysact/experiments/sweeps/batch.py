@@ -11,6 +11,8 @@ from rich.table import Table
 
 from nysact.experiments.config import Config
 from nysact.experiments.display import title
+from nysact.experiments.report.metrics import METRICS
+from nysact.experiments.report.results import failure_of
 from nysact.experiments.store import load_run, load_runs
 from nysact.experiments.sweeps.estimate import estimate, in_words
 from nysact.experiments.sweeps.executor import Executor
@@ -103,6 +105,25 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(planned if plan.missing else complete, highlight=False, soft_wrap=True)
 
 
+def outcome_line(outcome: Outcome) -> str:
+    """Say in a line what came of a run."""
+    failed = outcome.failure is not None
+    said = f"failed: {(outcome.failure or '').splitlines()[-1]}" if failed else ending(outcome.path)
+    return f"{title(outcome.config)}: {said}"
+
+
+def ending(path: Path) -> str:
+    """Say what a finished run ended with."""
+    run = load_run(path)
+    failure = failure_of(run)
+    if failure is not None:
+        return f"failed at {failure}"
+    last = run.metrics[-1] if run.metrics else {}
+    known = [metric for name, metric in METRICS.items() if last.get(name) is not None]
+    shown = [f"{m.label} {last[m.name]:.{m.digits}f}{'%' * (m.unit == '%')}" for m in known]
+    return ", ".join(shown[:2]) or "finished"
+
+
 class Progress:
     """Prints a line as each run ends, with the time left.
 
@@ -123,10 +144,9 @@ class Progress:
         """Print what came of a run."""
         self.planned += self.left.pop(outcome.config.run_id(), 0.0)
         ended = f"{self.count - len(self.left)}/{self.count}"
-        said = f"failed: {outcome.failure.splitlines()[-1]}" if outcome.failure else "finished"
         left = f", about {in_words(self.seconds_left())} left" if any(self.left.values()) else ""
         self.console.print(
-            f"[{ended}] {title(outcome.config)}: {said}{left}",
+            f"[{ended}] {outcome_line(outcome)}{left}",
             highlight=False,
             markup=False,
             soft_wrap=True,

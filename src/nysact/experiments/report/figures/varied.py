@@ -15,6 +15,7 @@ from nysact.experiments.report.style import (
     numbers_first,
     panels,
     styles,
+    value_text,
 )
 from nysact.experiments.store import StoredRun
 
@@ -110,7 +111,7 @@ def draw_panel(
     for group in references:
         if group.row not in rows:
             draw_level(axes, group, measure, look[group.row])
-    axes.set_xticks(range(len(values)), [f"{value}" for value in values])
+    axes.set_xticks(range(len(values)), [value_text(value) for value in values])
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.grid(alpha=0.3)
 
