@@ -14,6 +14,11 @@ from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import LAST_LINES, Outcome, failed, start_folder
 
 POLL_SECONDS = 5.0
+# Settings that submitit has for every kind of cluster.
+SHARED = (
+    *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node"),
+    *("tasks_per_node", "stderr_to_stdout"),
+)
 # The file in a run's folder with the number of its job, by which a later start finds it again.
 JOB = "job.txt"
 
@@ -28,16 +33,10 @@ class RunTask(submitit.helpers.Checkpointable):
             line: The configuration as JSON.
             root: The folder of all runs.
             cpu: Whether to train on the CPU in any case.
-
-        Raises:
-            RuntimeError: If the configuration cannot be run.
         """
         from nysact.experiments.sweeps.worker import run_line
 
-        try:
-            run_line(line, Path(root), cpu=cpu)
-        except SystemExit as error:
-            raise RuntimeError("the run was refused") from error
+        run_line(line, Path(root), cpu=cpu)
 
 
 class SlurmJob:
@@ -101,10 +100,11 @@ class SlurmExecutor(Executor):
         self.folder = self.root / "slurm"
         try:
             self.submitter = submitit.AutoExecutor(self.folder, cluster=cluster)
-            self.submitter.update_parameters(**options)
+            self.submitter.update_parameters(**{prefixed(k): v for k, v in options.items()})
         except (RuntimeError, NameError, ValueError, TypeError) as error:
             raise ExperimentError(
-                f"--slurm {' '.join(f'{k}={v}' for k, v in options.items())}: {error}; expected "
+                f"--slurm {' '.join(f'{k}={v}' for k, v in options.items())}: "
+                f"{str(error).splitlines()[0]}; expected "
                 "settings of submitit such as partition=gpu, gpus_per_node=1, timeout_min=600, "
                 "on a machine that has sbatch"
             ) from error
@@ -134,6 +134,11 @@ class SlurmExecutor(Executor):
             return None
         job: submitit.Job[None] = submitit.SlurmJob(self.folder, (path / JOB).read_text())
         return None if job.done(force_check=True) else job
+
+
+def prefixed(name: str) -> str:
+    """Name a setting as submitit does: those that only SLURM knows begin with ``slurm_``."""
+    return name if name in SHARED or name.startswith("slurm_") else f"slurm_{name}"
 
 
 def slurm_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+from nysact.experiments.errors import ExperimentError
+
 # Exit statuses: of a run that cannot be run, and of one whose starter is gone.
 REFUSED = 2
 ORPHANED = 3
@@ -41,15 +43,10 @@ def run_line(line: str, root: Path, *, cpu: bool) -> None:
 
     from nysact.experiments.config import Config
     from nysact.experiments.display import LineDisplay
-    from nysact.experiments.errors import ExperimentError
     from nysact.experiments.runner import run
 
-    try:
-        config = Config.checked(json.loads(line))
-        run(config, root, display=LineDisplay(Console(width=200)), cpu=cpu)
-    except ExperimentError as error:
-        print(f"Error: {error}")
-        sys.exit(REFUSED)
+    config = Config.checked(json.loads(line))
+    run(config, root, display=LineDisplay(Console(width=200)), cpu=cpu)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,7 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     line = sys.stdin.readline()
     threading.Thread(target=end_with, args=[sys.stdin.fileno()], daemon=True).start()
-    run_line(line, parsed.root, cpu=parsed.cpu)
+    try:
+        run_line(line, parsed.root, cpu=parsed.cpu)
+    except ExperimentError as error:
+        print(f"Error: {error}")
+        sys.exit(REFUSED)
 
 
 if __name__ == "__main__":
