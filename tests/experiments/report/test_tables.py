@@ -73,7 +73,8 @@ def test_costs_are_relative_to_the_reference_with_the_same_seed(tmp_path):
 
 
 def test_memory_that_was_not_measured_has_no_column(tmp_path):
-    write_run(tmp_path, "SGD")
+    for row in ("SGD", "NysAct"):
+        write_run(tmp_path, row)
     headings = ratio_table(collect("made-up", load_runs(tmp_path)), "SGD", {}).headings
     assert [heading.rpartition(": ")[2] for heading in headings] == [
         *("optimizer", "time", "optimizer state")

@@ -26,7 +26,7 @@ from nysact.experiments.report.target import Target, parse_target
 
 # How many trials of a search a table lists.
 TRIALS = 20
-# More settings than this are shown as points and not one by one.
+# More values than this of a setting are shown as points and not one by one.
 MANY = 10
 
 
@@ -87,9 +87,10 @@ def add_metric(section: Section) -> None:
 def add_ratios(section: Section) -> None:
     """Add the table of time and memory, where its reference was run."""
     results, wanted = section.results, section.wanted
-    if wanted.reference in results.rows:
-        paper = wanted.paper if wanted.kind == "ratio-table" else {}
-        section.tables["time-and-memory"] = ratio_table(results, wanted.reference, paper)
+    paper = wanted.paper if wanted.kind == "ratio-table" else {}
+    table = ratio_table(results, wanted.reference, paper)
+    if len(table.headings) > 1:
+        section.tables["costs"] = table
 
 
 def add_targets(section: Section) -> None:
@@ -177,12 +178,16 @@ def kind_of(results: Results) -> str:
         What there is to show: recorded norms or matrices, else a search where several settings
         are varied together or one has many values, else one setting at a time, else a table.
     """
-    settings = {group.setting for group in results.groups}
+    settings = [group.setting for group in results.groups]
+    values: dict[str, set[Any]] = {}
+    for name, value in (pair for setting in settings for pair in setting):
+        values.setdefault(name, set()).add(value)
     if any((run.path / "arrays.npz").is_file() for run in results.runs):
         return "heatmap"
     if any("covariance_norms" in record for run in results.runs for record in run.metrics):
         return "norms"
-    if any(len(setting) > 1 for setting in settings) or len(settings) > MANY:
+    many = any(len(found) > MANY for found in values.values())
+    if many or any(len(setting) > 1 for setting in settings):
         return "search"
     return "sensitivity" if any(settings) else "table"
 

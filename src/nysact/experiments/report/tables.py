@@ -64,25 +64,23 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
     Returns:
         The table, with a column for each cost that was measured, for each of the results'.
     """
+    rows = [row for row in results.rows if row != reference]
     columns = {}
     for column in results.columns:
         for index, (heading, read) in enumerate(COSTS.items()):
             unit = values_by_seed(results.group(reference, column), read)
-            samples = results.samples(column, partial(relative, read=read, unit=unit))
+            cost = partial(relative, read=read, unit=unit)
+            samples = [results.group(row, column).sample(cost) for row in rows]
             # Peak memory is measured on GPUs only.
-            if not any(sample.values for sample in samples):
-                continue
-            columns[f"{column}: {heading}"] = sample_cells(
-                samples,
-                2,
-                [part_printed(paper, row, column, index) for row in results.rows],
-                higher=False,
-            )
+            if any(sample.values for sample in samples):
+                papers = [part_printed(paper, row, column, index) for row in rows]
+                cells = sample_cells(samples, 2, papers, higher=False)
+                columns[f"{column}: {heading}"] = cells
     note = (
         f"Relative to {reference} with the same seed: mean time of a training step, peak memory "
         "of the device, bytes of the optimizer's tensors."
     )
-    return assembled("Time and memory", results.rows, columns, notes=[note])
+    return assembled(f"Costs relative to {reference}", rows, columns, notes=[note])
 
 
 def target_table(results: Results, metric: Metric, target: Target, paper: Paper) -> Table:

@@ -1,0 +1,81 @@
+"""What is shown of which runs."""
+
+import pytest
+
+from nysact.experiments.recipes import load, names
+from nysact.experiments.report.report import sections_of
+from nysact.experiments.report.results import collect
+from nysact.experiments.report.sections import KINDS, kind_of, section_of, wanted_of
+from nysact.experiments.store import load_runs
+
+from .stored import write_run
+
+LR, DAMPING = "optimizer.options.lr", "optimizer.options.damping"
+
+
+def kind(root):
+    return kind_of(collect("made-up", load_runs(root)))
+
+
+def test_kind_of_unknown_runs_is_what_there_is_to_show(tmp_path):
+    write_run(tmp_path / "a", "SGD")
+    assert kind(tmp_path / "a") == "table"
+    for value in range(10):
+        write_run(tmp_path / "b", "SGD", sweep={LR: value})
+        write_run(tmp_path / "b", "SGD", sweep={DAMPING: value})
+    assert kind(tmp_path / "b") == "sensitivity"
+    write_run(tmp_path / "b", "SGD", sweep={LR: 11})
+    assert kind(tmp_path / "b") == "search"
+    write_run(tmp_path / "c", "SGD", sweep={LR: 1, DAMPING: 1})
+    assert kind(tmp_path / "c") == "search"
+    write_run(tmp_path / "d", "SGD", norms=[{"0": 1.0}] * 3)
+    assert kind(tmp_path / "d") == "norms"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_says_how_it_is_shown(name):
+    recipe = load(name)
+    wanted = wanted_of(recipe.title, recipe.report, recipe.paper)
+    assert wanted.kind in KINDS
+    assert set(recipe.report) <= {"kind", "metric", "at", "reference", "target"}
+    assert set(wanted.paper) <= set(recipe.rows)
+    for cells in wanted.paper.values():
+        assert set(cells) <= set(recipe.columns)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_has_a_table_or_a_figure_of_its_runs(tmp_path, name):
+    """One run of each kind, with whatever its recipe records."""
+    recipe = load(name)
+    settings = {(c.row, tuple(c.sweep.items())): c for c in recipe.runs([0])}
+    for config in settings.values():
+        write_run(
+            tmp_path, config.row, recipe=recipe.source, column=config.column, sweep=config.sweep,
+            optimizer=config.optimizer.model_dump(),
+            norms=[{"0": 1.0}] * 3 if config.record.covariance_norms else (),
+        )  # fmt: skip
+    (section,) = sections_of(load_runs(tmp_path), [recipe])
+    if wanted_of(recipe.title, recipe.report, {}).kind == "heatmap":
+        return
+    assert section.tables or section.figures
+
+
+def test_a_recipe_shows_the_runs_of_its_source_and_those_of_no_recipe_follow(tmp_path):
+    recipes = [load(name) for name in ("table2-cifar10", "table3")]
+    write_run(tmp_path, "SGD", recipe="table2-cifar10", column="ResNet-32, 100 epochs")
+    write_run(tmp_path, "KFAC", recipe="table2-cifar10", column="ResNet-32, 100 epochs")
+    write_run(tmp_path, "SGD", recipe="unknown")
+    sections = sections_of(load_runs(tmp_path), recipes)
+    assert [s.results.name for s in sections] == ["table2-cifar10", "table3", "unknown"]
+    assert list(sections[1].tables) == ["costs"]
+    paper = dict(sections[1].tables["costs"].rows)["KFAC"][0].paper
+    assert paper == "2.29"
+
+
+def test_units_of_a_section_are_those_of_its_metric(tmp_path):
+    path = write_run(tmp_path, "SGD")
+    lines = (path / "metrics.jsonl").read_text().replace("test_accuracy", "bits_per_byte")
+    (path / "metrics.jsonl").write_text(lines)
+    (section,) = sections_of(load_runs(tmp_path))
+    assert "bits-per-byte" in section.tables
+    assert section_of(section.results, section.wanted).wanted.metric.higher is False
