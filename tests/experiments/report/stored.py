@@ -1,5 +1,6 @@
 """Run folders in the runner's format, filled with numbers that are known."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ def write_run(
 ) -> Path:
     """Write the folder of a run whose epochs have 10 steps; diverged where an accuracy is None."""
     sweep = dict(sweep or {})
-    name = "-".join([row, column, *map(str, sweep.items()), str(settings), str(seed)])
-    path = root / recipe / "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+    distinct = f"{row} {column} {sweep} {settings} {seed}"
+    path = root / recipe / hashlib.sha256(distinct.encode()).hexdigest()[:16]
     path.mkdir(parents=True)
     optimizer = {"name": OPTIMIZERS.get(row, "nysact"), "options": {}, "decay_vectors": True}
     config = {

@@ -48,7 +48,7 @@ def test_a_claim_fails_when_a_measurement_does(findings):
     norms = [replace(findings.norms[0], steps=[0, 1], layers={"0": [1.0, 2.0]})]
     wrong = replace(findings, norms=norms, decays=decays, accuracies=accuracies)
     assert [verdict.holds for verdict in wrong.verdicts] == [False, False, False]
-    assert to_markdown(wrong).count("| no |") == 3
+    assert to_markdown(wrong).count("It does not hold") == 3
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(findings):
@@ -60,4 +60,4 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(findings):
 def test_every_claim_holds_and_the_command_says_so(tmp_path):
     result = CliRunner().invoke(app, ["theory", "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "theory.md").read_text().count("| yes |") == 3
+    assert (tmp_path / "theory.md").read_text().count("It holds") == 3

@@ -5,6 +5,7 @@ from rich.console import Group
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+from nysact.experiments.markdown import markdown
 from nysact.experiments.report.table import Cell, Mark, Table
 
 # What LaTeX reads as a command, and how to write it so that it is printed.
@@ -46,20 +47,12 @@ def to_markdown(table: Table) -> str:
     Returns:
         Lines that end in a newline: the title, the table, the notes.
     """
-    rules = ["---", *["---:"] * (len(table.headings) - 1)]
-    lines = [f"**{table.title.translate(MARKDOWN)}**", ""]
-    lines.append(markdown_line([heading.translate(MARKDOWN) for heading in table.headings]))
-    lines.append(markdown_line(rules))
-    for name, cells in table.rows:
-        lines.append(markdown_line([name.translate(MARKDOWN), *map(markdown_cell, cells)]))
+    headings = [heading.translate(MARKDOWN) for heading in table.headings]
+    rows = [[name.translate(MARKDOWN), *map(markdown_cell, cells)] for name, cells in table.rows]
+    parts = [f"**{table.title.translate(MARKDOWN)}**", markdown(headings, rows)]
     if table.notes:
-        lines += ["", " ".join(note.translate(MARKDOWN) for note in table.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def markdown_line(cells: list[str]) -> str:
-    """Write one line of a table."""
-    return f"| {' | '.join(cells)} |"
+        parts.append(" ".join(note.translate(MARKDOWN) for note in table.notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def markdown_cell(cell: Cell) -> str:

@@ -9,6 +9,7 @@ import torch
 from nysact.experiments.digits import load_digits
 from nysact.experiments.environment import environment
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.markdown import markdown
 from nysact.experiments.report.style import save
 from nysact.experiments.store import write_json, write_text
 from nysact.experiments.theory.claims import (
@@ -146,22 +147,28 @@ def write_findings(findings: Findings, output: Path) -> list[Path]:
 
 def to_markdown(findings: Findings) -> str:
     """Write verdicts and numbers as Markdown."""
-    lines = ["| claim | holds | found |", "| --- | --- | --- |"]
-    lines += [
-        f"| {v.claim} | {'yes' if v.holds else 'no'} | {v.found} |" for v in findings.verdicts
-    ]
-    lines += ["", "| problem | gradient | rate | T | mean squared norm | bound |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
-    lines += [
-        f"| {d.problem} | {'exact' if d.batch_size is None else f'batch of {d.batch_size}'} | "
-        f"{d.rate:.3g} | {d.steps[-1]} | {d.measured[-1]:.2e} | {d.bounds[-1]:.2e} |"
-        for d in findings.decays
-    ]
-    lines += ["", "| problem | rank | error | rate | mean squared norm | bound | loss left |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    lines += [
-        f"| {a.problem} | {a.rank} | {a.error:.2e} | {a.rate:.3g} | {a.measured:.2e} | "
-        f"{a.bound:.2e} | {a.excess:.2e} |"
-        for a in findings.accuracies
-    ]
-    return "\n".join(lines) + "\n"
+    verdicts = "\n".join(
+        f"- {verdict.claim} {'It holds' if verdict.holds else 'It does not hold'}: {verdict.found}"
+        for verdict in findings.verdicts
+    )
+    decays = markdown(
+        ["problem", "batch", "learning rate", "T", "mean squared norm", "bound"],
+        [
+            [
+                *(decay.problem, str(decay.batch_size or "all"), f"{decay.rate:.3g}"),
+                *(str(decay.steps[-1]), f"{decay.measured[-1]:.2e}", f"{decay.bounds[-1]:.2e}"),
+            ]
+            for decay in findings.decays
+        ],
+    )
+    accuracies = markdown(
+        ["problem", "rank", "error", "learning rate", "mean squared norm", "bound", "loss left"],
+        [
+            [
+                *(one.problem, str(one.rank), f"{one.error:.2e}", f"{one.rate:.3g}"),
+                *(f"{value:.2e}" for value in (one.measured, one.bound, one.excess)),
+            ]
+            for one in findings.accuracies
+        ],
+    )
+    return "\n\n".join([verdicts, decays, accuracies]) + "\n"

@@ -181,7 +181,7 @@ def judge_norms(found: Sequence[Norms]) -> Verdict:
     return Verdict(
         "Assumption 5.3: the norms of the covariances stay bounded during the training.",
         growths[worst] <= GROWTH,
-        f"The largest norm of the second half of the training is at most {growths[worst]:.2f} "
+        f"the largest norm of the second half of the training is at most {growths[worst]:.2f} "
         f"times that of the first half ({worst}).",
     )
 
@@ -194,7 +194,7 @@ def judge_decays(found: Sequence[Decay]) -> Verdict:
         "Theorem 5.5: the mean squared gradient norm falls as 1/T, down to a level set by the "
         "noise of the gradient.",
         all(decay.holds for decay in found),
-        f"Every mean is below its bound, the nearest at {nearest:.2f} of it. With exact "
+        f"every mean is below its bound, the nearest at {nearest:.2f} of it. With exact "
         f"gradients the exponent of T over the last decade is {slopes}.",
     )
 
