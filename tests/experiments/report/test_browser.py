@@ -7,9 +7,6 @@ import subprocess
 
 import pytest
 
-from .stored import write_table
-from .test_page import page_of
-
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -50,20 +47,18 @@ def browse(tmp_path, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    write_table(folder / "runs")
-    (folder / "out").mkdir()
-    path = folder / "report.html"
-    path.write_text(page_of(folder / "runs", folder / "out").replace("</body>", PROBE))
-    return path
+@pytest.fixture
+def address(page, tmp_path):
+    """Write the page, with the probe in it, to a file."""
+    path = tmp_path / "report.html"
+    path.write_text(page.replace("</body>", PROBE))
+    return path.as_uri()
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [500, 1280])
-def test_page_shows_everything_and_fits_the_screen(page, tmp_path, width):
-    shown = browse(tmp_path, f"--window-size={width},900", "--dump-dom", page.as_uri())
+def test_page_shows_everything_and_fits_the_screen(address, tmp_path, width):
+    shown = browse(tmp_path, f"--window-size={width},900", "--dump-dom", address)
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown)[1])
     assert found["width"] == width
     assert found["needed"] <= width
@@ -79,9 +74,9 @@ def test_page_shows_everything_and_fits_the_screen(page, tmp_path, width):
 
 
 @needs_browser
-def test_page_can_be_printed(page, tmp_path):
+def test_page_can_be_printed(address, tmp_path):
     paper = tmp_path / "report.pdf"
-    browse(tmp_path, f"--print-to-pdf={paper}", page.as_uri())
+    browse(tmp_path, f"--print-to-pdf={paper}", address)
     content = paper.read_bytes()
     assert content.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 1

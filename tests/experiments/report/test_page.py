@@ -2,13 +2,8 @@
 
 from html.parser import HTMLParser
 
-import pytest
-
-from nysact.experiments.report.page import to_html
-from nysact.experiments.report.report import sections_of, write_section
-from nysact.experiments.store import load_runs
-
-from .stored import write_run, write_table
+from .conftest import page_of
+from .stored import write_run
 
 
 class Elements(HTMLParser):
@@ -25,24 +20,6 @@ class Elements(HTMLParser):
 
     def handle_data(self, data):
         self.text += data if self.tags and self.tags[-1][0] != "style" else ""
-
-
-def page_of(root, output):
-    sections = sections_of(load_runs(root))
-    pictures = {section.results.name: write_section(section, output) for section in sections}
-    return to_html(sections, pictures)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    tmp_path = tmp_path_factory.mktemp("page")
-    runs = tmp_path / "runs"
-    write_table(runs, columns=["LeNet-5"])
-    reason = "a\n\nb\nc\nd\nMemory <full>"
-    write_run(runs, "FOOF", 3, column="LeNet-5", finished=False, failure=reason)
-    write_run(runs, "SGD", 3, column="LeNet-5", finished=False)
-    (tmp_path / "out").mkdir()
-    return page_of(tmp_path / "runs", tmp_path / "out")
 
 
 def test_page_refers_to_nothing_outside(page):
@@ -64,14 +41,14 @@ def test_pictures_have_an_alternative_text(page):
 def test_page_has_tables_settings_environment_and_failures(page):
     text = Elements(page).text
     for expected in (
-        "made-up: 12 of 14 runs finished, 4 seeds",
+        "made-up: 12 of 14 runs finished, 3 seeds",
         "80.10 ± 0.10",
         "sgd: lr 0.1, momentum 0.9",
         "batch_size",
         "packages.torch",
-        "FOOF, LeNet-5, seed 3",
+        "FOOF, ResNet-20, seed 0",
         "Memory <full>",
-        "Not finished: SGD, LeNet-5, seed 3",
+        "Not finished: SGD, ResNet-20, seed 0",
     ):
         assert expected in text
     assert "<full>" not in page
@@ -80,6 +57,5 @@ def test_page_has_tables_settings_environment_and_failures(page):
 def test_optimizer_settings_leave_out_what_a_sweep_varies(tmp_path):
     for rate in (0.1, 0.3):
         write_run(tmp_path / "runs", sweep={"optimizer.options.lr": rate})
-    (tmp_path / "out").mkdir()
     text = Elements(page_of(tmp_path / "runs", tmp_path / "out")).text
     assert "sgd: momentum 0.9, weight decay 5e-4" in text

@@ -43,8 +43,8 @@ def test_every_recipe_says_how_it_is_shown(name):
         assert set(cells) <= set(recipe.columns)
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_recipe_has_a_table_or_a_figure_of_its_runs(tmp_path, name):
+@pytest.mark.parametrize("name", [name for name in names() if name.startswith("fashion-")])
+def test_every_twin_has_a_table_or_a_figure_of_its_runs(tmp_path, name):
     """One run of each kind, with whatever its recipe records."""
     recipe = load(name)
     settings = {(c.row, tuple(c.sweep.items())): c for c in recipe.runs([0])}
