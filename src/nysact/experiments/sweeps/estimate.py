@@ -20,9 +20,11 @@ from nysact.experiments.store import StoredRun, read_json
 from nysact.experiments.tracking import make_accelerator
 from nysact.experiments.training import DivergedError, Training
 
-# A trial ends after so many steps, or the step after so many seconds; its first step warms up.
-TRIAL_STEPS = 21
-TRIAL_SECONDS = 2.0
+# A trial has so many steps; a slow one half of them, and a very slow one as many as fit. Its first
+# step warms up; in each ten of the others the rare costly steps have their share.
+TRIAL_STEPS = 20
+SLOW_SECONDS = 2.0
+VERY_SLOW_SECONDS = 10.0
 # What a process takes until its first step.
 START_SECONDS = 5.0
 # What a run's duration hardly depends on.
@@ -125,12 +127,18 @@ def seconds_a_step(training: Training) -> float:
             # The loss is read so that the device has done the step.
             training.step(inputs, targets).item()
             times.append(time.perf_counter())
-            if len(times) > TRIAL_STEPS or times[-1] - times[0] > TRIAL_SECONDS:
+            if is_enough(len(times) - 2, times[-1] - times[0]):
                 break
     except DivergedError:
         times.append(time.perf_counter())
     first = 1 if len(times) > 2 else 0
     return (times[-1] - times[first]) / (len(times) - 1 - first)
+
+
+def is_enough(steps: int, seconds: float) -> bool:
+    """Tell whether a trial can end after so many steps past the first, which took so long."""
+    half = seconds > SLOW_SECONDS and steps == TRIAL_STEPS // 2
+    return half or steps == TRIAL_STEPS or seconds > VERY_SLOW_SECONDS
 
 
 def in_words(seconds: float) -> str:

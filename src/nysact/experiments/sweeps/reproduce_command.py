@@ -137,6 +137,8 @@ def run_and_report(
     from nysact.experiments.sweeps.outcome import folder_of
 
     console = Console()
+    if timed:
+        console.print("Estimating the time, by a few steps where no run is known ...")
     plan = make_plan(configs, executor.root, executor.jobs, cpu=cpu, timed=timed)
     show_plan(plan, console)
     if dry_run:
