@@ -45,7 +45,11 @@ def interrupted(number):
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stops"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)],
+    ids=["dies", "stops"],
+)
 def test_the_others_get_an_error_within_the_timeout(number):
     workers = Workers(2)
     try:

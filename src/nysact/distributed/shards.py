@@ -243,6 +243,8 @@ class Part:
         Returns:
             A tensor of the shape of ``like``.
         """
+        if not (self.before or self.after):
+            return adapter.from_matrix(self.geometry, matrix, like.shape)
         rows = like.shape[0] + self.before + self.after
         whole = adapter.from_matrix(self.geometry, matrix, (rows, *like.shape[1:]))
         return whole[self.before : rows - self.after]
@@ -258,17 +260,20 @@ class Part:
         """
         return self._filled(values).reshape(self.geometry.groups, self.geometry.out_features)
 
-    def from_rows(self, rows: Tensor) -> Tensor:
+    def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:
         """Undo :meth:`to_rows`.
 
         Args:
             rows: ``(groups, out)``.
+            like: The local part of the bias.
 
         Returns:
-            The local part.
+            A tensor of the shape of ``like``.
         """
-        flat = rows.reshape(-1)
-        return flat[self.before : len(flat) - self.after]
+        if self.before or self.after:
+            flat = rows.reshape(-1)
+            rows = flat[self.before : len(flat) - self.after]
+        return rows.reshape(like.shape)
 
     def _filled(self, values: Tensor) -> Tensor:
         if not (self.before or self.after):

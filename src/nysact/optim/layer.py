@@ -216,8 +216,7 @@ class Layer:
             outcome = torch.empty_like(like).copy_(outcome)
         parts: dict[Tensor, Tensor] = {self.weight: outcome}
         if bias is not None and self.bias is not None and self.bias.grad is not None:
-            rows = self.part.from_rows(bias).reshape(local(self.bias).shape)
-            parts[self.bias] = rows.to(self.bias.dtype)
+            parts[self.bias] = self.part.from_rows(bias, local(self.bias)).to(self.bias.dtype)
         return parts
 
 
