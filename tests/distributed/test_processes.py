@@ -7,8 +7,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from nysact import NysAct, Preconditioner
-from nysact.distributed.sharing import assign
+from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
+from nysact.distributed.sharing import assign, pays
 
 from ..oracles import randn
 from .training import SETTINGS, alone, distance, learned, network, same, train, wrap
@@ -168,6 +168,22 @@ def test_the_group_of_a_wrapped_model_is_the_one_that_sums(four):
 
 
 # --- who computes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "shared"),
+    [
+        (NysAct, {"rank": 10}, False),
+        (NysAct, {"rank": 64}, True),
+        (FOOF, {}, True),
+        (KFAC, {}, True),
+        (Eva, {}, False),
+        (SKFAC, {}, True),
+    ],
+)
+def test_refreshes_are_shared_by_default_where_they_take_long(build, options, shared):
+    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(256, 200))
+    assert pays(build(model, **options).engine._stacks) == shared
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])

@@ -171,6 +171,17 @@ class Curvature(ABC):
             The factors and a boolean ``(layers, groups)``: whether each can be used.
         """
 
+    def work(self, shape: Shape) -> float:
+        """Estimate the operations that a refresh takes.
+
+        Args:
+            shape: A layer's sizes.
+
+        Returns:
+            Operations a group, up to a factor.
+        """
+        return float(shape.dim * shape.rank**2)
+
     @abstractmethod
     def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
         """Prepare what :meth:`precondition` multiplies with, once a refresh and damping.

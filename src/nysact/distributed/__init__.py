@@ -15,7 +15,7 @@ from nysact.distributed.shards import (
     spread_like,
     sum_over_shards,
 )
-from nysact.distributed.sharing import refresh_together
+from nysact.distributed.sharing import pays, refresh_together
 
 __all__ = [
     "Part",
@@ -28,6 +28,7 @@ __all__ = [
     "local_gradient",
     "of_blocks",
     "part_of",
+    "pays",
     "placement_of",
     "refresh_together",
     "set_gradient",

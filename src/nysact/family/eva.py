@@ -70,6 +70,10 @@ class KroneckerVectors(JoinedCurvature):
         usable = inputs.isfinite().all(-1) & outputs.isfinite().all(-1)
         return {"input_vector": inputs, "output_vector": outputs}, usable
 
+    def work(self, shape: Shape) -> float:
+        """See :meth:`Curvature.work`."""
+        return float(shape.dim + shape.out)
+
     def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
         """See :meth:`Curvature.action`; the formula of Sherman and Morrison."""
         a, b = factors["input_vector"].unsqueeze(-2), factors["output_vector"].unsqueeze(-1)

@@ -91,6 +91,10 @@ class Kronecker(JoinedCurvature):
             usable.append(succeeded)
         return factors, usable[0] & usable[1]
 
+    def work(self, shape: Shape) -> float:
+        """See :meth:`Curvature.work`."""
+        return float(shape.dim**3 + shape.out**3)
+
     def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
         """See :meth:`Curvature.action`; the damped inverses of both sides."""
         sides = ("input", "output")

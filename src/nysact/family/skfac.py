@@ -97,6 +97,10 @@ class SampledKronecker(JoinedCurvature):
             usable.append(succeeded)
         return factors, usable[0] & usable[1]
 
+    def work(self, shape: Shape) -> float:
+        """See :meth:`Curvature.work`."""
+        return float((shape.dim + shape.out) * self._kept**2)
+
     def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
         """See :meth:`Curvature.action`; the formula of Sherman, Morrison and Woodbury."""
         action: Tensors = {}

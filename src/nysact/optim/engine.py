@@ -10,7 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from nysact.curvature import Curvature, Shape
-from nysact.distributed import Processes, Sum, local, of_blocks, placement_of, refresh_together
+from nysact.distributed import (
+    Processes,
+    Sum,
+    local,
+    of_blocks,
+    pays,
+    placement_of,
+    refresh_together,
+)
 from nysact.optim.backlog import Backlog, uncast
 from nysact.optim.discovery import Discovery
 from nysact.optim.layer import CaptureHook, GradientHooks, Layer, OutputHook, settings_of
@@ -26,7 +34,7 @@ class Engine:
         discovery: The layers.
         curvature: Gives the approximation for a parameter group.
         processes: Those that share each batch.
-        shared: Whether they share the factorisations too.
+        shared: Whether they share the factorisations too, ``None`` for where that pays.
     """
 
     def __init__(
@@ -35,7 +43,7 @@ class Engine:
         curvature: Callable[[dict[str, Any]], Curvature],
         processes: Processes,
         *,
-        shared: bool = False,
+        shared: bool | None = None,
     ) -> None:
         self.layers = discovery.layers
         self.paused = self._was_paused = False
@@ -148,7 +156,8 @@ class Engine:
         pending.wait()
         for stack in due:
             stack.take_in()
-        refresh_together(due, self.processes if self._shared else Processes())
+        shared = pays(due) if self._shared is None else self._shared
+        refresh_together(due, self.processes if shared else Processes())
 
     def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
         """Begin to add up the statistics of all processes."""

@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
     exclude: Sequence[str]
     max_failures: int
     process_group: Group | Literal[False] | None
-    share_refresh: bool
+    share_refresh: bool | None
     maximize: bool
     foreach: bool | None
     fused: bool | None
@@ -97,7 +97,7 @@ class MomentumOptimizer(PreconditionedOptimizer):
         exclude: Sequence[str] = (),
         max_failures: int = 3,
         process_group: Group | Literal[False] | None = None,
-        share_refresh: bool = False,
+        share_refresh: bool | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,

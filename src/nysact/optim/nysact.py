@@ -75,7 +75,8 @@ class NysAct(MomentumOptimizer):
             ``DistributedDataParallel`` or ``fully_shard`` reduce the gradients over; ``False`` for
             none.
         share_refresh: Whether these processes divide the layers' factorisations between them and
-            exchange the factors, or each computes all; see docs/distributed.md for when it pays.
+            exchange the factors, or each computes all; by default where that takes less time,
+            from a rank of about 32 on.
         maximize: Whether to maximise the objective.
         foreach: Use the multi-tensor update; by default where the framework does.
         fused: Use the fused update; off by default.
@@ -117,7 +118,7 @@ class NysAct(MomentumOptimizer):
         seed: int = 0,
         max_failures: int = 3,
         process_group: Group | Literal[False] | None = None,
-        share_refresh: bool = False,
+        share_refresh: bool | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,

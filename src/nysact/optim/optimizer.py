@@ -49,7 +49,7 @@ class PreconditionedOptimizer(Optimizer, Joinable):
         exclude: Sequence[str],
         *,
         process_group: Group | Literal[False] | None = None,
-        share_refresh: bool = False,
+        share_refresh: bool | None = None,
     ) -> None:
         wrapped, model = model, unwrap(model)
         if isinstance(exclude, str):

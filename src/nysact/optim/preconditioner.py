@@ -71,7 +71,7 @@ class Preconditioner(PreconditionedOptimizer):
         seed: int = 0,
         max_failures: int = 3,
         process_group: Group | Literal[False] | None = None,
-        share_refresh: bool = False,
+        share_refresh: bool | None = None,
     ) -> None:
         defaults = {
             "damping": damping,

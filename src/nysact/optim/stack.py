@@ -205,9 +205,7 @@ class LayerStack:
     @property
     def cost(self) -> float:
         """Work of one layer's factorisation, up to a factor."""
-        shape, outputs = self.shape, self._curvature.observes_outputs * self.shape.out
-        work = shape.dim * shape.rank**2 + outputs * min(shape.rank, outputs) ** 2
-        return float(shape.groups * work)
+        return self.shape.groups * self._curvature.work(self.shape)
 
     @property
     def takes_statistics(self) -> bool:
