@@ -101,6 +101,18 @@ def test_diverged_runs_are_the_worst_and_crashes_are_failures(tmp_path):
     assert found.best() == (90.0, {LR: 0.1})
 
 
+def test_each_start_draws_anew_and_the_same_starts_draw_the_same(tmp_path):
+    found = []
+    for attempt in ("a", "b"):
+        (tmp_path / attempt).mkdir()
+        executor = AtOnce(tmp_path / attempt)
+        for trials in (2, 4):
+            search(tmp_path / attempt, trials=trials).run(executor, lambda outcome: None)
+        found.append([config.sweep[LR] for config in executor.started])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
 def test_trials_that_are_alike_are_run_once(tmp_path):
     executor = AtOnce(tmp_path, jobs=4)
     found = search(tmp_path, {LR: Choice((0.1,))}, trials=5)

@@ -24,6 +24,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from nysact.experiments.config import Config, Value
+from nysact.experiments.randomness import mixed
 from nysact.experiments.report.metrics import Metric
 from nysact.experiments.report.results import final, succeeded
 from nysact.experiments.store import load_run
@@ -72,7 +73,7 @@ class AdaptiveSearch:
         runs_of: Makes the runs of a trial, one for each seed.
         trials: How many trials the study has in all.
         locks: A folder that all processes of the study see.
-        seed: Seed of the sampler.
+        seed: Seed of the draws.
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class AdaptiveSearch:
         self.runs_of = runs_of
         self.trials = trials
         self.locks = locks
+        self.seed = seed
         self.owner = uuid.uuid4().hex
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             study_name=name,
             storage=storage,
-            sampler=optuna.samplers.TPESampler(seed=seed),
             direction="maximize" if metric.higher else "minimize",
             load_if_exists=True,
         )
@@ -112,6 +113,10 @@ class AdaptiveSearch:
         """
         self.locks.mkdir(parents=True, exist_ok=True)
         with FileLock(self.locks / f"{self.owner}.lock"):
+            # Each start draws anew: with the seed alone it would draw what an earlier one drew.
+            starts = len(list(self.locks.glob("*.lock")))
+            draws = mixed(self.seed, starts) % 2**32
+            self.study.sampler = optuna.samplers.TPESampler(seed=draws)
             self.take_up_interrupted()
             for outcome in executor.execute(self.configs()):
                 self.tell(outcome)
