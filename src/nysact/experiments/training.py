@@ -226,6 +226,10 @@ class Training:
             What a checkpoint holds. All processes must ask for it together.
         """
         scaler = self.accelerator.scaler
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if hasattr(optimizer, "consolidate"):
+            # What each process has seen since the last refresh belongs to the state too.
+            optimizer.consolidate()
         random = [random_state(self.accelerator.device)]
         return {
             "step": self.step_number,
