@@ -16,6 +16,7 @@ def run_example(*args, **options):
     return module.fit(*args, **options)
 
 
+@pytest.mark.slow
 def test_the_example_learns_and_goes_on_under_another_wrapper(two, tmp_path):
     first, _ = two(run_example, 2, folder=tmp_path)
     second, _ = two(run_example, 3, shard=True, folder=tmp_path)
