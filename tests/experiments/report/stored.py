@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nysact.experiments.store import StoredRun, load_runs
-
 OPTIMIZERS = {"SGD": "sgd", "AdamW": "adamw", "NysAct": "nysact", "FOOF": "foof"}
 
 
@@ -86,7 +84,3 @@ def write_table(
                     root, row, seed, column=column, accuracies=curve,
                     step_seconds=0.1 * (1 + level), memory=1000 * (1 + level),
                 )  # fmt: skip
-
-
-def stored(root: Path) -> list[StoredRun]:
-    return load_runs(root)

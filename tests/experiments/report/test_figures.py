@@ -41,7 +41,7 @@ def check(figure, tmp_path):
 
 def test_curves_are_means_over_seeds_in_a_band_of_extremes(tmp_path):
     for seed, level in enumerate((50.0, 60.0, 70.0)):
-        write_run(tmp_path, "SGD", seed, accuracies=[level, level + 10])
+        write_run(tmp_path, "SGD", seed, accuracies=[level, level + 10], losses=[2.0, 0.1])
     figure = curve_figure(results(tmp_path), [LOSS, ACCURACY], by="epoch")
     loss, accuracy = figure.axes
     check(figure, tmp_path)

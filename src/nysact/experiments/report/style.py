@@ -32,6 +32,8 @@ LABELS = {
 # Width of a panel and height of a row of panels, in inches.
 PANEL = (5.0, 3.8)
 LEGEND = 0.9
+# From this ratio of the largest to the smallest value on, a logarithmic axis has ticks to read.
+WIDE = 5.0
 # Width of the line of a legend's entry with the space around it, and of a character, in inches.
 HANDLE, CHARACTER = 0.75, 0.085
 
@@ -111,9 +113,11 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def logarithmic(axes: Axes, metric: Metric) -> None:
-    """Make the y axis of a loss logarithmic, unless there is nothing that it could show."""
+    """Make the y axis of a loss logarithmic where its positive values span enough for that."""
     curves = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    if metric.log and any(np.any(np.isfinite(ys) & (ys > 0)) for ys in curves):
+    values = np.concatenate([np.empty(0), *curves])
+    shown = values[np.isfinite(values) & (values > 0)]
+    if metric.log and shown.size and shown.max() >= WIDE * shown.min():
         axes.set_yscale("log")
 
 
