@@ -1,8 +1,6 @@
 """The demo: SGD, AdamW and NysAct on real data, with a table and a picture at the end."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.progress import display_for
 from nysact.experiments.table import result_table
 from nysact.experiments.tasks import TASKS, Task
+from nysact.experiments.threads import cpu_threads
 
 
 @dataclass(frozen=True)
@@ -133,24 +132,6 @@ def chosen_device(name: str | None) -> torch.device:
             "like; leave --device out to have one chosen"
         ) from error
     return device
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Compute with so many threads in the body.
-
-    Args:
-        number: Threads, or ``None`` to change nothing.
-
-    Yields:
-        Nothing.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_writable(folder: Path) -> None:

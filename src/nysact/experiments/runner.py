@@ -23,6 +23,7 @@ from nysact.experiments.models import build_model
 from nysact.experiments.problem import Problem, load_problem
 from nysact.experiments.randomness import seeded
 from nysact.experiments.store import RunFolder
+from nysact.experiments.threads import cpu_threads
 from nysact.experiments.tracking import (
     check_trackers,
     log,
@@ -210,21 +211,3 @@ def main_process_holds(folder: RunFolder, accelerator: Accelerator) -> Iterator[
         return
     with folder.locked():
         yield
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Compute with so many threads in the body.
-
-    Args:
-        number: Threads, or ``None`` to change nothing.
-
-    Yields:
-        Nothing.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

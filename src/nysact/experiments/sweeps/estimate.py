@@ -15,8 +15,8 @@ from nysact.experiments.models import build_model
 from nysact.experiments.problem import load_problem
 from nysact.experiments.randomness import seeded
 from nysact.experiments.report.results import succeeded
-from nysact.experiments.runner import cpu_threads
 from nysact.experiments.store import StoredRun, read_json
+from nysact.experiments.threads import cpu_threads
 from nysact.experiments.tracking import make_accelerator
 from nysact.experiments.training import DivergedError, Training
 

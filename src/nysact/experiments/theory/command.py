@@ -15,8 +15,8 @@ def theory(
 ) -> None:
     """Check the claims of the paper's section 5 by experiment, within two minutes on one core."""
     # Imported here, so that --help does not wait for it.
-    from nysact.experiments.runner import cpu_threads
     from nysact.experiments.theory.check import Size, run_experiments, write_findings
+    from nysact.experiments.threads import cpu_threads
 
     console = Console()
     with errors_shown(), cpu_threads(1):
