@@ -3,7 +3,7 @@
 python benchmarks/communication.py      # instantly
 """
 
-from nysact.experiments.communication import table
+from nysact.experiments.bench.communication import table
 
 if __name__ == "__main__":
     print(table())

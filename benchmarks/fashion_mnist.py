@@ -25,11 +25,11 @@ from torch.optim import SGD, Optimizer
 
 from nysact import NysAct
 from nysact.experiments.baselines.released import ReleasedNysAct
-from nysact.experiments.comparison import seeded_model
-from nysact.experiments.data import Data, ImageSet
-from nysact.experiments.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.images import Data, ImageSet
+from nysact.experiments.demo.train import EVALUATION_BATCH, Run, train_in_turns
 from nysact.experiments.models import CifarResNet
-from nysact.experiments.train import EVALUATION_BATCH, Run, train_in_turns
+from nysact.experiments.randomness import seeded_model
 from report import markdown, write_json
 
 SKETCHES = ("columns", "gaussian", "subspace")

@@ -7,7 +7,7 @@ over the folds; between equal ones the lower training loss. The test images play
     python benchmarks/learning_rates.py                                  # about 3 minutes
     python benchmarks/learning_rates.py --data fashion-mnist --folds 1
 
-The choices stand in nysact/experiments/tasks.py; for the digits with what came out beside them.
+The choices stand in nysact/experiments/demo/tasks.py; for the digits with what came of them.
 The rates for Fashion-MNIST are still the paper's, not those of a grid.
 """
 
@@ -17,10 +17,10 @@ from statistics import fmean
 
 import torch
 
-from nysact.experiments.comparison import Entry, Plan, Progress, Summary, compare
-from nysact.experiments.contenders import CONTENDERS
-from nysact.experiments.data import Data
-from nysact.experiments.tasks import TASKS, Task
+from nysact.experiments.data.images import Data
+from nysact.experiments.demo.comparison import Entry, Plan, Progress, Summary, compare
+from nysact.experiments.demo.contenders import CONTENDERS
+from nysact.experiments.demo.tasks import TASKS, Task
 from report import markdown
 
 GRIDS = {

@@ -21,10 +21,11 @@ import torch
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.baselines.registry import in_words
-from nysact.experiments.comparison import Entry, Plan, Progress, Summary, compare, mean_and_spread
-from nysact.experiments.contenders import contender
-from nysact.experiments.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.demo.comparison import Entry, Plan, Progress, Summary, compare
+from nysact.experiments.demo.contenders import contender
 from nysact.experiments.models import lenet5
+from nysact.experiments.spread import mean_and_spread
 from report import markdown, write_json
 
 REFERENCE = "sgd"

@@ -13,9 +13,9 @@ from torch.optim import SGD, Optimizer
 
 from covariance import Average, ExactCovariances
 from nysact import NysAct, Preconditioner
-from nysact.experiments.comparison import seeded_model
-from nysact.experiments.data import ImageSet, batches
+from nysact.experiments.data.images import ImageSet, batches
 from nysact.experiments.models import CifarResNet
+from nysact.experiments.randomness import seeded_model
 from released import ReleasedSketch
 
 SKETCHES = ("columns", "gaussian", "subspace")

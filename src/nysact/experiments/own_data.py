@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nysact.experiments.baselines import find
-from nysact.experiments.comparison import mean_and_spread
 from nysact.experiments.config import OWN, Config
-from nysact.experiments.display import display_for
+from nysact.experiments.data.loaders import Share, StandardBatches, StandardLoader
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.loaders import Share, StandardBatches, StandardLoader
-from nysact.experiments.problem import EVALUATION_BATCH, LossFunction, Problem
 from nysact.experiments.randomness import seeded
-from nysact.experiments.runner import run
-from nysact.experiments.store import StoredRun, load_run
+from nysact.experiments.run.display import display_for
+from nysact.experiments.run.problem import EVALUATION_BATCH, LossFunction, Problem
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import StoredRun, load_run
+from nysact.experiments.spread import mean_and_spread
 
 Optimizers = Sequence[str] | Mapping[str, Mapping[str, Any]]
 # What the table shows: the metric, its heading, its digits.

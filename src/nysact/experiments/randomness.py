@@ -2,12 +2,13 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -86,3 +87,10 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
         yield
     finally:
         set_random_state(before, device)
+
+
+def seeded_model(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Make a model whose random weights a seed determines, and leave the global stream alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

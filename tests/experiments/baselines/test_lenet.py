@@ -7,14 +7,14 @@ import torch
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.baselines.registry import in_words
-from nysact.experiments.comparison import Entry, Plan, compare
-from nysact.experiments.contenders import contender
-from nysact.experiments.fashion_mnist import (
+from nysact.experiments.data.fashion_mnist import (
     DEBIAN_FOLDER,
     cache_folder,
     files_in,
     load_fashion_mnist,
 )
+from nysact.experiments.demo.comparison import Entry, Plan, compare
+from nysact.experiments.demo.contenders import contender
 from nysact.experiments.models import lenet5
 
 # Accuracy in percent that each reaches: docs/optimizers.md has the mean and the spread.

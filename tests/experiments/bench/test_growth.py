@@ -11,7 +11,7 @@ from nysact.experiments.bench.growth import (
     too_much,
 )
 from nysact.experiments.bench.growth_report import draw, tables
-from nysact.experiments.curves import STYLES
+from nysact.experiments.line_styles import STYLES
 
 from .subjects import CPU, CountingClock
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from nysact.experiments import problem
 from nysact.experiments.recipes import find_runs, load, names
-from nysact.experiments.runner import run
-from nysact.experiments.store import load_run
-from tests.experiments.idx_files import write_fashion_mnist
+from nysact.experiments.run import problem
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import load_run
+from tests.experiments.data.idx_files import write_fashion_mnist
 
 TWINS = [name for name in names() if name.startswith("fashion-") and load(name).source == name]
 SHORT = ("steps=2", "evaluation_interval=2", "batch_size=16", "data.test_size=20")

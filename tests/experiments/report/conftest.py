@@ -4,7 +4,7 @@ import pytest
 
 from nysact.experiments.report.page import to_html
 from nysact.experiments.report.report import sections_of, write_section
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.store import load_runs
 
 from .stored import write_run, write_table
 

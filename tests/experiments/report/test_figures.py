@@ -12,7 +12,7 @@ from nysact.experiments.report.figures.varied import TIME, measure_of, varied_fi
 from nysact.experiments.report.metrics import METRICS
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.style import KNOWN, save, styles
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.store import load_runs
 
 from .stored import write_run, write_table
 

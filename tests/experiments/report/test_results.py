@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nysact.experiments.report.metrics import metric_of
 from nysact.experiments.report.results import Sample, best, collect, failure_of, final
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.store import load_runs
 
 from .stored import write_run
 

@@ -6,7 +6,7 @@ from nysact.experiments.recipes import load, names
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.sections import KINDS, kind_of, section_of, wanted_of
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.store import load_runs
 
 from .stored import write_run
 

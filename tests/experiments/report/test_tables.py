@@ -14,7 +14,7 @@ from nysact.experiments.report.tables import (
     varied_tables,
 )
 from nysact.experiments.report.target import Target, parse_target, reached
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.store import load_runs
 
 from .stored import write_run, write_table
 

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from nysact.experiments.report.metrics import metric_of
-from nysact.experiments.store import write_json, write_text
+from nysact.experiments.run.store import write_json, write_text
 from nysact.experiments.sweeps.adaptive import AdaptiveSearch
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import Outcome, failed, folder_of

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from nysact.experiments.environment import device_name
-from nysact.experiments.store import load_runs, write_json
+from nysact.experiments.run.environment import device_name
+from nysact.experiments.run.store import load_runs, write_json
 from nysact.experiments.sweeps.estimate import START_SECONDS, estimate, in_words, trial
 from nysact.experiments.sweeps.outcome import folder_of
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.recipes import load, names
-from nysact.experiments.runner import run
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import load_runs
 from nysact.experiments.sweeps.reproduce_command import recipes_named
 
 RECIPE = """

@@ -7,7 +7,7 @@ import pytest
 import submitit
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.store import load_run
+from nysact.experiments.run.store import load_run
 from nysact.experiments.sweeps.outcome import folder_of
 from nysact.experiments.sweeps.slurm import JOB, RunTask, SlurmExecutor, prefixed, slurm_options
 

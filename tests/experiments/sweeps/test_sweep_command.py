@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.recipes import load
-from nysact.experiments.runner import run
-from nysact.experiments.store import load_runs
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import load_runs
 from nysact.experiments.sweeps.space import varied
 
 from .test_reproduce_command import RECIPE

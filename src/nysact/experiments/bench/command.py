@@ -77,7 +77,7 @@ def bench(
     from nysact.experiments.bench.contender import parse_options, parse_settings
     from nysact.experiments.bench.environment import environment
     from nysact.experiments.bench.report import as_data, report
-    from nysact.experiments.demo import chosen_device, make_writable
+    from nysact.experiments.demo.demo import chosen_device, make_writable
     from nysact.experiments.threads import cpu_threads
 
     with errors_shown():
@@ -150,7 +150,7 @@ def growth(
     from nysact.experiments.bench.environment import environment
     from nysact.experiments.bench.growth import GrowthOptions, measure_growth
     from nysact.experiments.bench.growth_report import as_data, draw, tables
-    from nysact.experiments.demo import chosen_device, make_writable
+    from nysact.experiments.demo.demo import chosen_device, make_writable
     from nysact.experiments.threads import cpu_threads
 
     with errors_shown():

@@ -20,7 +20,7 @@ from nysact.experiments.bench.growth import (
     exponent,
     has_rank,
 )
-from nysact.experiments.curves import STYLES
+from nysact.experiments.line_styles import STYLES
 from nysact.experiments.markdown import markdown
 
 MIB = 2**20

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from nysact.experiments.bench.contender import Contender
 from nysact.experiments.bench.workload import Training, Workload
-from nysact.experiments.comparison import state_bytes, tensors_in
+from nysact.experiments.state_size import state_bytes, tensors_in
 from nysact.experiments.timing import synchronize
 
 # Each takes statistics and refreshes; in the second, momentum and factors are there already.

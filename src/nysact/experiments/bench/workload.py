@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nysact.experiments import baselines
-from nysact.experiments.comparison import seeded_model
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.models import build_model, find_model, loss_function
+from nysact.experiments.randomness import seeded_model
 
 PRECISIONS = ("fp32", "bf16")
 

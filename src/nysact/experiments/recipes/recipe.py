@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from nysact.experiments.config import Config, Value
-from nysact.experiments.config_errors import in_words
-from nysact.experiments.data_config import Section
+from nysact.experiments.config.data import Section
+from nysact.experiments.config.errors import in_words
 from nysact.experiments.errors import ExperimentError, unknown
 
 Values = Mapping[str, Any]

@@ -36,7 +36,7 @@ def report(
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
     from nysact.experiments.report.target import parse_target
-    from nysact.experiments.store import load_runs
+    from nysact.experiments.run.store import load_runs
 
     with errors_shown():
         goal = None if target is None else parse_target(target)

@@ -9,7 +9,7 @@ from nysact.experiments.baselines.registry import in_words as settings_in_words
 from nysact.experiments.report.results import Results, failure_of, flat
 from nysact.experiments.report.table import Cell, Table
 from nysact.experiments.report.tables import in_words
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 # What tables and figures show already, or what is shown for each optimizer.
 SHOWN = ("recipe", "row", "column", "sweep", "optimizer")

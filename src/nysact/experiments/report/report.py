@@ -16,7 +16,7 @@ from nysact.experiments.report.results import collect
 from nysact.experiments.report.sections import Section, Wanted, section_of, wanted_of
 from nysact.experiments.report.style import save
 from nysact.experiments.report.target import Target
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 
 def sections_of(

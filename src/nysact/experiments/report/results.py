@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from nysact.experiments.comparison import mean_and_spread
 from nysact.experiments.report.metrics import Metric
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
+from nysact.experiments.spread import mean_and_spread
 
 # Where the folder of a run says that, and why, the run failed.
 FAILURE = "failure.txt"

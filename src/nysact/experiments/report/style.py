@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from nysact.experiments.curves import LEGEND_COLUMNS, STYLES
+from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
 from nysact.experiments.report.metrics import Metric
 
 # Each optimizer looks alike in every figure. These names are given the first styles, in this

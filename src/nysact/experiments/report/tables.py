@@ -17,7 +17,7 @@ from nysact.experiments.report.results import (
 from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
 from nysact.experiments.report.table import Cell, Table, marked
 from nysact.experiments.report.target import Target, reached
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 # Row to column to the number in the paper, as it is printed there.
 Paper = Mapping[str, Mapping[str, str]]

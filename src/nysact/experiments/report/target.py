@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.report.metrics import Metric
 from nysact.experiments.report.results import Results, best
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 SHARE = re.compile(r"(?P<share>[\d.]+)\s*%\s+of\s+(?P<row>.+)")
 

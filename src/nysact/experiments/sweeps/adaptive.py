@@ -27,7 +27,7 @@ from nysact.experiments.config import Config, Value
 from nysact.experiments.randomness import mixed
 from nysact.experiments.report.metrics import Metric
 from nysact.experiments.report.results import final, succeeded
-from nysact.experiments.store import load_run
+from nysact.experiments.run.store import load_run
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import Outcome
 from nysact.experiments.sweeps.space import Choice, Space

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nysact.experiments.config import Config
-from nysact.experiments.display import title
 from nysact.experiments.report.metrics import METRICS
 from nysact.experiments.report.results import failure_of
-from nysact.experiments.store import load_run, load_runs
+from nysact.experiments.run.display import title
+from nysact.experiments.run.store import load_run, load_runs
 from nysact.experiments.sweeps.estimate import estimate, in_words
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import Outcome, folder_of, is_finished

@@ -9,16 +9,16 @@ from statistics import median
 from typing import Any
 
 from nysact.experiments.config import Config
-from nysact.experiments.environment import device_name
-from nysact.experiments.loaders import Share
+from nysact.experiments.data.loaders import Share
 from nysact.experiments.models import build_model
-from nysact.experiments.problem import load_problem
 from nysact.experiments.randomness import seeded
 from nysact.experiments.report.results import succeeded
-from nysact.experiments.store import StoredRun, read_json
+from nysact.experiments.run.environment import device_name
+from nysact.experiments.run.problem import load_problem
+from nysact.experiments.run.store import StoredRun, read_json
+from nysact.experiments.run.tracking import make_accelerator
+from nysact.experiments.run.training import DivergedError, Training
 from nysact.experiments.threads import cpu_threads
-from nysact.experiments.tracking import make_accelerator
-from nysact.experiments.training import DivergedError, Training
 
 # A trial has so many steps; a slow one half of them, and a very slow one as many as fit. Its first
 # step warms up; in each ten of the others the rare costly steps have their share.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nysact.experiments.config import Config
 from nysact.experiments.report.results import FAILURE
-from nysact.experiments.store import RunFolder, write_json, write_text
+from nysact.experiments.run.store import RunFolder, write_json, write_text
 
 # The file in a run's folder that holds what its process printed.
 LOG = "log.txt"

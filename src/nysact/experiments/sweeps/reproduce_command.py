@@ -132,7 +132,7 @@ def run_and_report(
         Exit: With status 1 if a run failed, or the user does not want to start.
     """
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.store import load_run
+    from nysact.experiments.run.store import load_run
     from nysact.experiments.sweeps.batch import make_plan, run_plan, show_failures, show_plan
     from nysact.experiments.sweeps.outcome import folder_of
 

@@ -4,8 +4,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from nysact.experiments.assignments import parsed
 from nysact.experiments.config import Config, Value
+from nysact.experiments.config.assignments import parsed
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes.recipe import written
 

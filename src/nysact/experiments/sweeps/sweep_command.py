@@ -224,7 +224,7 @@ def search_adaptively(
         Exit: With status 1 if a run failed, or the user does not want to start.
     """
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.store import load_runs
+    from nysact.experiments.run.store import load_runs
     from nysact.experiments.sweeps.batch import outcome_line, show_failures
     from nysact.experiments.sweeps.estimate import estimate, in_words
     from nysact.experiments.sweeps.reproduce_command import agreed

@@ -42,8 +42,8 @@ def run_line(line: str, root: Path, *, cpu: bool) -> None:
     from rich.console import Console
 
     from nysact.experiments.config import Config
-    from nysact.experiments.display import LineDisplay
-    from nysact.experiments.runner import run
+    from nysact.experiments.run.display import LineDisplay
+    from nysact.experiments.run.runner import run
 
     config = Config.checked(json.loads(line))
     run(config, root, display=LineDisplay(Console(width=200)), cpu=cpu)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from nysact.experiments.digits import load_digits
-from nysact.experiments.environment import environment
+from nysact.experiments.data.digits import load_digits
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.markdown import markdown
 from nysact.experiments.report.style import save
-from nysact.experiments.store import write_json, write_text
+from nysact.experiments.run.environment import environment
+from nysact.experiments.run.store import write_json, write_text
 from nysact.experiments.theory.claims import (
     Accuracy,
     Decay,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from nysact import NysAct
-from nysact.experiments.covariances import Observer
-from nysact.experiments.data import ImageSet, batches
+from nysact.experiments.data.images import ImageSet, batches
 from nysact.experiments.randomness import seeded
+from nysact.experiments.run.covariances import Observer
 
 BATCH = 32
 RATE = 0.05

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from nysact.experiments.report.metrics import Metric
 from nysact.experiments.report.results import Group, Results, succeeded
 from nysact.experiments.report.style import Style, legend_below, logarithmic, panels, styles
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 # From so many epochs on, an axis has ticks at whole epochs only.
 WHOLE = 3

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nysact.experiments.report.results import Results
 from nysact.experiments.report.style import PANEL
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 Matrices = Mapping[str, NDArray[np.floating]]
 # The array of each layer that the others approximate.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from nysact.experiments.report.results import Results
 from nysact.experiments.report.style import legend_below, panels, styles
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 KEY = "covariance_norms"
 

@@ -17,7 +17,7 @@ from nysact.experiments.report.style import (
     styles,
     value_text,
 )
-from nysact.experiments.store import StoredRun
+from nysact.experiments.run.store import StoredRun
 
 # Width over which the rows are spread around a value, so that error bars do not cover each other.
 SPREAD = 0.3

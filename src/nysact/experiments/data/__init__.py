@@ -1,0 +1,1 @@
+"""Where samples come from, and the batches that are made of them."""

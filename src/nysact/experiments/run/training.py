@@ -1,0 +1,284 @@
+"""A run in training: a model, an optimizer, a schedule, and all that a checkpoint must hold."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nysact.experiments.baselines import Needs, find, needs_of, training_step
+from nysact.experiments.baselines.released import ReleasedNysAct
+from nysact.experiments.config import OWN, Config
+from nysact.experiments.data.loaders import Batch
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.randomness import random_state, set_random_state
+from nysact.experiments.run.clock import StepClock
+from nysact.experiments.run.covariances import Observer
+from nysact.experiments.run.problem import Problem, check_fit, evaluate
+from nysact.experiments.run.schedule import make_schedule
+
+# What is judged by its lowest value; everything else by its highest.
+LOWER_IS_BETTER = ("train_loss", "test_loss", "bits_per_byte")
+
+
+class DivergedError(Exception):
+    """The training cannot go on: the loss or a factorisation has no finite value."""
+
+
+class Training:
+    """A run in training.
+
+    Args:
+        config: The configuration.
+        build: Makes the model, on the CPU.
+        problem: What it trains on.
+        accelerator: Device, precision and processes.
+
+    Attributes:
+        step_number: Steps done.
+        steps: Steps of the whole run.
+        clock: The time of each step.
+        values: The metrics of every evaluation so far, each a list.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        build: Callable[[], nn.Module],
+        problem: Problem,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config = config
+        self.problem = problem
+        self.accelerator = accelerator
+        if accelerator.device.type == "cuda":
+            # The peak of an earlier run of this process is none of this one's.
+            torch.cuda.reset_peak_memory_stats(accelerator.device)
+        # Training convolutions is faster in this layout, on a CPU by a third.
+        model = build().to(accelerator.device).to(memory_format=torch.channels_last)
+        # Before the optimizer, so that one that observes the model knows of other processes.
+        self.model = accelerator.prepare_model(model)
+        optimizer = find(config.optimizer.name).build_for_run(
+            self.model,
+            config.optimizer.options,
+            config.seed,
+            decay_vectors=config.optimizer.decay_vectors,
+        )
+        self._check_processes(optimizer)
+        self.steps = config.steps or (config.epochs or 0) * len(problem.train)
+        self.schedule = make_schedule(optimizer, config.schedule, self.steps, len(problem.train))
+        if accelerator.scaler is not None:
+            # It scales losses of fp16, and keeps to itself what a step with a closure returns.
+            optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.optimizer = optimizer
+        self.step_number = 0
+        self.clock = StepClock(accelerator.device)
+        self.values: dict[str, list[float]] = {}
+        self._losses: list[Tensor] = []
+        self.observer = self._make_observer(build)
+
+    def _make_observer(self, build: Callable[[], nn.Module]) -> Observer | None:
+        """Make what looks at the layers' covariances, if they are to be recorded."""
+        record = self.config.record
+        if not (record.covariance_norms or record.covariances):
+            return None
+        observer = Observer(build, self.problem.loss, next(iter(self.problem.test)))
+        observer.check(record.covariances)
+        return observer
+
+    def _check_processes(self, optimizer: Optimizer) -> None:
+        """Refuse several processes, or fp16, for an optimizer that cannot do with them."""
+        alone = needs_of(optimizer) is not Needs.GRADIENT
+        title = find(self.config.optimizer.name).title
+        several = self.accelerator.num_processes > 1
+        # The released code's statistics are each process's own, so that its replicas drift apart.
+        if several and (alone or isinstance(optimizer, ReleasedNysAct)):
+            raise ExperimentError(f"{title} cannot be trained by several processes: start one")
+        if alone and self.config.precision == "fp16":
+            raise ExperimentError(f"{title} cannot be trained in fp16: set precision=bf16 or fp32")
+
+    def batches(self) -> Iterator[Batch]:
+        """Go through the batches that are left, epoch after epoch.
+
+        Yields:
+            Inputs and targets.
+        """
+        while self.step_number < self.steps:
+            epoch, start = divmod(self.step_number, len(self.problem.train))
+            for inputs, targets in self.problem.train.epoch(epoch, start):
+                if self.step_number == self.steps:
+                    return
+                if self.step_number == 0 and self.config.model.name != OWN:
+                    check_fit(self.config, inputs, targets)
+                yield inputs, targets
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take one step on a batch.
+
+        It does ``loss.backward()``, ``optimizer.step()`` and ``optimizer.zero_grad()``, and what
+        else an optimizer may need: see :mod:`nysact.experiments.baselines.needs`.
+
+        Args:
+            inputs: The batch.
+            targets: Its targets.
+
+        Returns:
+            The loss before the step.
+
+        Raises:
+            DivergedError: If the optimizer finds no finite update.
+            RuntimeError: If the step fails otherwise, such as for lack of memory.
+        """
+        try:
+            with self.clock.step():
+                loss = training_step(
+                    self.model,
+                    self.optimizer,
+                    self.problem.loss,
+                    inputs,
+                    targets,
+                    self.accelerator.backward,
+                )
+        except RuntimeError as error:
+            if not is_divergence(error):
+                raise
+            raise DivergedError(f"step {self.step_number + 1}: {error}") from error
+        self.schedule.step()
+        self.step_number += 1
+        self._losses.append(loss)
+        return loss
+
+    @property
+    def is_evaluation_due(self) -> bool:
+        """Whether an epoch or interval, or the run, ends with the last step."""
+        interval = self.config.evaluation_interval or len(self.problem.train)
+        return self.step_number % interval == 0 or self.step_number == self.steps
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the model, and the training since the last time.
+
+        Returns:
+            The metrics with the step.
+        """
+        train_loss = torch.stack(self._losses).mean()
+        self._losses.clear()
+        if self.accelerator.num_processes > 1:
+            train_loss = self.accelerator.reduce(train_loss, "mean")
+        measured = evaluate(
+            self.model, self.problem, self.accelerator, bits=self.config.data.name == "text"
+        )
+        metrics = {"train_loss": float(train_loss), **measured}
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append(value)
+        epoch = self.step_number / len(self.problem.train)
+        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch, **metrics}
+        if self.observer and self.config.record.covariance_norms:
+            record["covariance_norms"] = self.observer.norms(self.bare_model)
+        return record
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without what several processes wrap around it."""
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        return model
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Write out the covariances that are to be recorded.
+
+        Returns:
+            Arrays by name, none if none is.
+        """
+        record = self.config.record
+        if self.observer is None or not record.covariances:
+            return {}
+        found = self.observer.approximations(self.bare_model, record.covariances, record.rank)
+        return {name: matrix.numpy() for name, matrix in found.items()}
+
+    def result(self, failure: str | None = None) -> dict[str, Any]:
+        """Sum up the run.
+
+        Args:
+            failure: Why it ended early, if it did.
+
+        Returns:
+            Steps, epochs, final and best value of each metric, and the failure if there was one.
+        """
+        return {
+            "steps": self.step_number,
+            "epochs": self.step_number / len(self.problem.train),
+            "metrics": {
+                "final": {name: values[-1] for name, values in self.values.items()},
+                "best": {name: best(name, values) for name, values in self.values.items()},
+            },
+            **({"failure": failure} if failure else {}),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the rest of the run depends on.
+
+        Returns:
+            What a checkpoint holds. All processes must ask for it together.
+        """
+        scaler = self.accelerator.scaler
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if hasattr(optimizer, "consolidate"):
+            # What each process has seen since the last refresh belongs to the state too.
+            optimizer.consolidate()
+        random = [random_state(self.accelerator.device)]
+        return {
+            "step": self.step_number,
+            "model": self.bare_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "random": gather_object(random),
+            "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
+            "values": self.values,
+            "seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a checkpoint was made.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+
+        Raises:
+            ExperimentError: If it was made by another number of processes.
+        """
+        if len(state["random"]) != self.accelerator.num_processes:
+            raise ExperimentError(
+                f"the checkpoint was made by {len(state['random'])} processes, and this run has "
+                f"{self.accelerator.num_processes}: start as many as before"
+            )
+        self.step_number = state["step"]
+        self.bare_model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        own = state["random"][self.accelerator.process_index]
+        set_random_state(own, self.accelerator.device)
+        self._losses = list(state["losses"].to(self.accelerator.device))
+        self.values = state["values"]
+        self.clock.restore(state["seconds"].tolist())
+
+
+def is_divergence(error: RuntimeError) -> bool:
+    """Tell a factorisation that failed from other errors, such as memory that ran out."""
+    failed = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+    return failed or "max_failures" in str(error)
+
+
+def best(name: str, values: list[float]) -> float:
+    """Pick the best of a metric's values; what is not finite is best only where nothing is."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return math.nan
+    return min(finite) if name in LOWER_IS_BETTER else max(finite)

@@ -1,0 +1,115 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nysact.experiments.data import fashion_mnist
+from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.errors import ExperimentError
+from tests.experiments.data.idx_files import write_fashion_mnist, write_idx
+
+
+@pytest.fixture(autouse=True)
+def _nothing_installed(tmp_path, monkeypatch):
+    """Hide the Debian package and the user's cache, and forbid downloads."""
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    download(monkeypatch, OSError("no network"))
+
+
+def download(monkeypatch, outcome: Exception | int) -> None:
+    """Put a fake torchvision in place that fails, or writes so many training images."""
+
+    def fashion_mnist_of_torchvision(root: str, download: bool) -> None:
+        assert download
+        if isinstance(outcome, Exception):
+            raise outcome
+        write_fashion_mnist(Path(root) / "FashionMNIST" / "raw", train=outcome)
+
+    module = type(sys)("torchvision.datasets")
+    module.FashionMNIST = fashion_mnist_of_torchvision
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_loads_plain_and_compressed_files_also_in_torchvisions_layout(tmp_path, suffix, place):
+    written = write_fashion_mnist(tmp_path / place, suffix)
+    data = load_fashion_mnist(tmp_path)
+    for part, (images, labels) in zip((data.train, data.test), written.values(), strict=True):
+        assert part.images.shape == (len(images), 1, 32, 32)
+        assert torch.equal(part.labels, labels.long())
+        # Standardising is affine: undone by the two extreme values, it gives the pixels back.
+        inside = part.images[:, 0, 2:30, 2:30]
+        low, high = inside.min(), inside.max()
+        assert torch.allclose((inside - low) / (high - low) * 255, images.float(), atol=1e-3)
+        border = torch.cat([part.images[:, :, :2].flatten(), part.images[:, :, :, 30:].flatten()])
+        assert (border == low).all(), "the border is not black"
+    assert data.flip
+
+
+def test_given_folder_comes_before_the_debian_package(tmp_path):
+    write_fashion_mnist(tmp_path / "debian", train=30)
+    write_fashion_mnist(tmp_path / "given", train=50)
+    assert len(load_fashion_mnist(tmp_path / "given").train) == 50
+
+
+def test_debian_package_comes_before_a_download(tmp_path, monkeypatch):
+    write_fashion_mnist(tmp_path / "debian", train=30)
+    download(monkeypatch, 60)
+    assert len(load_fashion_mnist().train) == 30
+
+
+def test_downloads_if_there_is_nothing_else(monkeypatch):
+    download(monkeypatch, 60)
+    assert len(load_fashion_mnist().train) == 60
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError("no network"), RuntimeError("Error downloading"), ImportError("no torchvision")],
+)
+def test_where_nothing_works_the_error_says_what_to_do(monkeypatch, failure):
+    download(monkeypatch, failure)
+    with pytest.raises(ExperimentError) as error:
+        load_fashion_mnist()
+    for remedy in ("apt-get install dataset-fashion-mnist", "--folder", "network", str(failure)):
+        assert remedy in str(error.value)
+
+
+def test_given_folder_without_the_files_is_not_passed_over(tmp_path):
+    write_fashion_mnist(tmp_path / "debian")
+    write_fashion_mnist(tmp_path / "given")
+    (tmp_path / "given" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ExperimentError, match=r"--folder .*given: expected .*t10k-labels"):
+        load_fashion_mnist(tmp_path / "given")
+
+
+def test_bad_file_in_the_given_folder_is_not_passed_over(tmp_path):
+    write_fashion_mnist(tmp_path / "debian")
+    write_fashion_mnist(tmp_path / "given")
+    (tmp_path / "given" / "t10k-images-idx3-ubyte.gz").write_bytes(b"nonsense")
+    with pytest.raises(ExperimentError, match=r"given/t10k-images-idx3-ubyte\.gz: not a whole"):
+        load_fashion_mnist(tmp_path / "given")
+
+
+BAD_VALUES = {
+    "train-images-idx3-ubyte": (torch.zeros(40, 32, 32), "32x32 pixels, expected 28x28"),
+    "train-labels-idx1-ubyte": (torch.zeros(39), "39 labels for the 40 images"),
+    "t10k-labels-idx1-ubyte": (torch.full((20,), 10), "label 10, expected 0 to 9"),
+}
+
+
+@pytest.mark.parametrize(("name", "values", "message"), [(k, *v) for k, v in BAD_VALUES.items()])
+def test_files_that_do_not_fit_are_errors_that_name_them(tmp_path, name, values, message):
+    write_fashion_mnist(tmp_path, suffix="")
+    write_idx(tmp_path / name, values.to(torch.uint8))
+    with pytest.raises(ExperimentError, match=f"{name}: .*{message}"):
+        load_fashion_mnist(tmp_path)
+
+
+def test_no_images_at_all_is_an_error(tmp_path):
+    write_fashion_mnist(tmp_path, train=0)
+    with pytest.raises(ExperimentError, match="0 labels for the 0 images"):
+        load_fashion_mnist(tmp_path)

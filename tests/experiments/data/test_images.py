@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from nysact.experiments.data.digits import load_digits
+from nysact.experiments.data.images import Data, ImageSet, batches, flipped, standardised
+from nysact.experiments.errors import ExperimentError
+
+
+def numbered(n: int) -> ImageSet:
+    """Images whose left column is their label, all else 0."""
+    images = torch.zeros(n, 1, 2, 3)
+    images[:, 0, :, 0] = torch.arange(n)[:, None].float()
+    return ImageSet(images, torch.arange(n))
+
+
+def labels_of(data: ImageSet, seed: int, **options) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [labels.tolist() for _, labels in batches(data, 4, generator, **options)]
+
+
+def test_batches_are_whole_and_hold_no_sample_twice():
+    drawn = labels_of(numbered(10), seed=0)
+    assert [len(labels) for labels in drawn] == [4, 4]
+    assert len({label for labels in drawn for label in labels}) == 8
+
+
+def test_images_stay_with_their_labels():
+    for images, labels in batches(numbered(12), 4, torch.Generator().manual_seed(0)):
+        assert torch.equal(images[:, 0, 0, 0], labels.float())
+
+
+def test_order_comes_from_the_generator_alone():
+    torch.manual_seed(1)
+    first = labels_of(numbered(40), seed=5)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert labels_of(numbered(40), seed=5) == first
+    assert labels_of(numbered(40), seed=6) != first
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state), "the global stream was drawn from"
+
+
+def test_each_pass_has_another_order():
+    generator = torch.Generator().manual_seed(0)
+    data = numbered(40)
+    passes = [[labels.tolist() for _, labels in batches(data, 4, generator)] for _ in range(2)]
+    assert passes[0] != passes[1]
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    data = numbered(400)
+    mirrored = 0
+    for images, labels in batches(data, 4, torch.Generator().manual_seed(0), flip=True):
+        original = data.images[labels]
+        for image, source, label in zip(images, original, labels, strict=True):
+            assert torch.equal(image, source) or torch.equal(image, source.flip(-1))
+            mirrored += bool(label != 0 and not torch.equal(image, source))
+    assert 160 < mirrored < 240
+
+
+def test_flip_does_not_change_the_order():
+    assert labels_of(numbered(40), seed=0, flip=True) == labels_of(numbered(40), seed=0)
+
+
+def test_flipped_mirrors_left_to_right_where_the_mask_says():
+    images = torch.arange(12.0).reshape(2, 1, 2, 3)
+    out = flipped(images, torch.tensor([True, False]))
+    assert out[0, 0].tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert torch.equal(out[1], images[1])
+
+
+def test_test_images_are_standardised_by_the_training_images():
+    train = ImageSet(torch.randn(50, 1, 2, 2) * 3 + 5, torch.zeros(50, dtype=torch.long))
+    shifted = ImageSet(train.images + 1, train.labels)
+    data = standardised(train, shifted, flip=False)
+    assert data.train.images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert data.train.images.std().item() == pytest.approx(1, abs=1e-5)
+    assert data.test.images.mean().item() == pytest.approx(1 / train.images.std().item(), rel=1e-4)
+
+
+def test_train_size_keeps_a_random_part_always_the_same_one():
+    data = Data(numbered(100), numbered(5), flip=False)
+    torch.manual_seed(1)
+    labels = data.with_train_size(10).train.labels.tolist()
+    torch.manual_seed(2)
+    assert data.with_train_size(10).train.labels.tolist() == labels
+    assert labels != sorted(labels)
+    assert len(set(labels)) == 10
+    assert len(data.with_train_size(10).test) == 5
+    assert len(data.with_train_size(None).train) == 100
+
+
+@pytest.mark.parametrize("size", [0, 101])
+def test_impossible_train_size_names_size_and_limit(size):
+    data = Data(numbered(100), numbered(5), flip=False)
+    with pytest.raises(ExperimentError, match=rf"train size {size}: .* 100 samples"):
+        data.with_train_size(size)
+
+
+def test_digits_split_is_fixed_and_stratified():
+    data = load_digits()
+    assert data.train.images.shape == (1000, 1, 8, 8)
+    assert data.test.images.shape == (797, 1, 8, 8)
+    shares = [part.labels.bincount() / len(part) for part in (data.train, data.test)]
+    assert (shares[0] - shares[1]).abs().max() < 0.002
+    assert torch.equal(load_digits().train.images, data.train.images)
+    everything = torch.cat([data.train.images, data.test.images]).flatten(1)
+    assert len(everything.unique(dim=0)) == 1797, "a sample is in both sets, or lost"
+    assert not data.flip
