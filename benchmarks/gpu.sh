@@ -46,6 +46,10 @@ export out python
 
 all=nysact,foof,kfac,eva
 within tests bash -c tests
+# Checks of what processes exchange, in one process a GPU.
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c .)
+within distributed "$python" -m torch.distributed.run --standalone \
+    --nproc-per-node "$((gpus ? gpus : 1))" benchmarks/distributed.py --json "$out/distributed.json"
 bench cifar-fp32 resnet110 densenet121-cifar --optimizers "$all" --cycles 1
 bench deit-fp32 deit-s --optimizers "$all" --rank 20 --cycles 1
 bench resnet50-bf16 resnet50 --optimizers nysact,eva --set nysact.rank=50 --precision bf16

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
-from nysact import NysAct
+from nysact import NysAct, Preconditioner
 
 from .training import SETTINGS, alone, distance, learned, network, same, train, wrap
 
@@ -99,6 +99,40 @@ def test_four_processes_save_what_two_load_and_the_reverse(two, four, saver, tmp
     everywhere(two, save, "fsdp", tmp_path / "2", True)
     resumed = everywhere(four, resume, saver, tmp_path / "2", True)
     assert distance(resumed, straight) < 1e-10
+
+
+def described(how):
+    """A state dict of an optimizer that has done no step yet, as before loading one."""
+    results = []
+    for asks in (False, True):
+        model, optimizer = build(how)
+        if asks:
+            get_state_dict(model, optimizer)
+            assert all(group["step"] == 0 for group in optimizer.param_groups)
+        train(model, optimizer, range(STEPS), sizes=sizes(how))
+        age = optimizer.diagnostics()["7"]["refresh_age"]
+        optimizer.consolidate()
+        results.append((learned(optimizer), age))
+    (straight, first), (asked, second) = results
+    return same(straight, asked) and first == second
+
+
+@pytest.mark.parametrize("how", SPREADS)
+def test_asking_a_new_optimizer_for_its_state_is_no_step(two, how):
+    assert described("alone") if how == "alone" else all(two(described, how))
+
+
+def test_asking_the_engine_alone_for_its_state_is_no_step():
+    model = network()
+    engine = Preconditioner(model, rank=3)
+    get_optimizer_state_dict(model, engine)
+    assert engine.param_groups[0]["step"] == 0
+    # A step that moves something counts, forward or none.
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    engine.state.clear()
+    engine.step()
+    assert engine.param_groups[0]["step"] == 1
 
 
 def full_state(path):

@@ -56,4 +56,5 @@ def test_the_others_get_an_error_within_the_timeout(number):
         seconds = workers.ask(0, interrupted, number)
     finally:
         workers.close()
-    assert seconds < PATIENCE
+    # The group's, and not the one of all other tests.
+    assert seconds < PATIENCE / 2

@@ -12,7 +12,19 @@ from torch.distributed.tensor import DTensor, Shard
 from nysact import FOOF, KFAC, NysAct
 
 from ..oracles import randn
-from .training import SETTINGS, alone, distance, learned, my_share, network, run, same, train, wrap
+from .training import (
+    SETTINGS,
+    alone,
+    batch,
+    distance,
+    learned,
+    my_share,
+    network,
+    run,
+    same,
+    train,
+    wrap,
+)
 
 STEPS = 6
 
@@ -142,6 +154,20 @@ def placement(how):
 def test_momentum_is_sharded_and_factors_are_replicas(two):
     assert two(placement, "fsdp") == [((4, 45), (1, 46, 3)), ((3, 45), (1, 46, 3))]
     assert two(placement, "hsdp") == [((7, 45), (1, 46, 3))] * 2
+
+
+def waiting(how):
+    """Calls that still wait once the backward pass has reached the weights."""
+    model = wrap(network(), how)
+    optimizer = NysAct(model, **SETTINGS)
+    model(batch(0)[0]).sum().backward()
+    return len(optimizer.engine._backlog._calls)
+
+
+def test_no_statistics_are_taken_where_gradients_are_reduced(two):
+    # The hooks of fully_shard run on a stream of their own.
+    assert two(waiting, "fsdp") == [5, 5]
+    assert two(waiting, "ddp") == [0, 0]
 
 
 # --- options of fully_shard ------------------------------------------------------------------

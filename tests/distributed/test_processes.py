@@ -1,17 +1,27 @@
 """Which processes share a batch: found from the model, given, or asked for."""
 
+from collections import Counter
+from types import SimpleNamespace
+from unittest import mock
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
-from nysact.distributed.sharing import assign, pays
+from nysact.distributed.processes import _group_of_mesh
+from nysact.distributed.sharing import _shares, assign, pays
+from nysact.experiments.bench.communication import Traffic
+from nysact.optim.stack import LayerStack
+from nysact.optim.verdict import Verdict
 
 from ..oracles import randn
-from .training import SETTINGS, alone, distance, learned, network, same, train, wrap
+from .training import SETTINGS, alone, batch, distance, learned, network, same, train, whole, wrap
 
 
 def raw_model():
@@ -34,6 +44,110 @@ def test_without_other_processes_every_answer_does():
     assert not NysAct(network(), process_group=False)._processes
     with pytest.raises(TypeError, match="process_group='nccl'"):
         NysAct(network(), process_group="nccl")
+
+
+def early():
+    """Built before the process knew of others, as where a framework starts them later."""
+    with mock.patch.object(dist, "is_initialized", return_value=False):
+        model = network()
+        optimizer = NysAct(model, **SETTINGS)
+        undecided = NysAct(network(), process_group=False)
+    wrapped = DistributedDataParallel(model)
+    before = [param.detach().clone() for param in model.parameters()]
+    with pytest.raises(RuntimeError, match="after the optimizer was built and runs 2 processes"):
+        train(wrapped, optimizer, [0], sizes=[4, 4])
+    undecided.step()
+    return all(map(torch.equal, before, model.parameters()))
+
+
+def test_processes_that_come_after_the_optimizer_are_refused(two):
+    assert two(early) == [True, True]
+
+
+def too_few():
+    mine = [dist.new_group([rank]) for rank in range(2)][dist.get_rank()]
+    for how in ("ddp", "fsdp"):
+        with pytest.raises(ValueError, match=r"over the ranks \[0, 1\], whose copies would drift"):
+            NysAct(wrap(network(), how), process_group=mine)
+    with pytest.raises(ValueError, match="is empty, expected at least one ProcessGroup"):
+        NysAct(network(), process_group=[])
+    with pytest.raises(ValueError, match="more often than others"):
+        NysAct(network(), process_group=[dist.group.WORLD, dist.group.WORLD])
+    return True
+
+
+def test_groups_that_would_let_replicas_drift_are_refused(two):
+    assert two(too_few) == [True, True]
+
+
+class Offset(nn.Module):
+    """A small model whose batches are ``DTensor``."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.double()
+
+    def forward(self, inputs):
+        return self.last(torch.tanh(self.first(inputs)))
+
+
+def replicated(group):
+    """Replicas by DTensor: weights on all processes, and a batch that is spread over them."""
+    mesh = init_device_mesh("cpu", (2,))
+    model = distribute_module(Offset(), mesh)
+    options = {"process_group": mesh} if group else {}
+    optimizer = NysAct(model, **options, **SETTINGS)
+    for step in range(6):
+        inputs = distribute_tensor(randn(8, 6, seed=step), mesh, [Shard(0)])
+        optimizer.zero_grad()
+        if not group:
+            with pytest.raises(ValueError, match=r"layer 'first'.*\[0, 1\].*process_group="):
+                model(inputs)
+            return None
+        model(inputs).square().sum(1).mean().backward()
+        optimizer.step()
+    return {name: whole(param.detach()) for name, param in model.named_parameters()}
+
+
+def unreplicated():
+    model = Offset()
+    optimizer = NysAct(model, **SETTINGS)
+    for step in range(6):
+        optimizer.zero_grad()
+        model(randn(8, 6, seed=step)).square().sum(1).mean().backward()
+        optimizer.step()
+    return {name: param.detach() for name, param in model.named_parameters()}
+
+
+def test_spread_batches_of_weights_on_all_processes_need_a_group(two):
+    assert two(replicated, False) == [None, None]
+    first, second = two(replicated, True)
+    assert same(first, second)
+    assert distance(first, unreplicated()) < 1e-10
+
+
+def without_backend():
+    """As NCCL is for weights that are offloaded to the processor."""
+    optimizer = NysAct(network(), process_group=dist.new_group(backend="cuda:gloo"), **SETTINGS)
+    with pytest.raises(ValueError, match=r"device 'cpu'.*'cuda:gloo'.*cpu:gloo,cuda:nccl"):
+        optimizer.consolidate()
+    return True
+
+
+def test_a_group_without_a_backend_for_the_weights_device_is_named(two):
+    assert two(without_backend) == [True, True]
+
+
+def meshes():
+    """Two optimizers of models on one mesh need one group."""
+    mesh = init_device_mesh("cpu", (2, 1, 1), mesh_dim_names=("far", "a", "b"))["a", "b"]
+    return _group_of_mesh(mesh) is _group_of_mesh(mesh)
+
+
+def test_a_mesh_of_several_dimensions_gets_one_group(two):
+    assert two(meshes) == [True, True]
 
 
 def explicit(kind):
@@ -107,6 +221,17 @@ def test_settings_that_differ_are_refused_before_anything_moves(two):
     assert two(disagreeing) == [True, True]
 
 
+def disagreeing_first():
+    optimizer = NysAct(wrap(network(), "ddp"), rank=3 + dist.get_rank())
+    with pytest.raises(ValueError, match=r"rank=3.*rank 1 has.*rank=4"):
+        optimizer.consolidate()
+    return True
+
+
+def test_settings_are_compared_before_the_first_sum_of_any_kind(two):
+    assert two(disagreeing_first) == [True, True]
+
+
 def silent(which):
     """A process that doesn't listen, or none, takes part in every sum all the same."""
     model = wrap(network(), "ddp")
@@ -128,10 +253,14 @@ def test_a_process_whose_hooks_are_gone_holds_up_no_other(two, which):
     assert (age, kept) == ((5, True) if which == "both" else (1, False))
 
 
-def hierarchical(nodes):
-    """Sums within a node first, and across nodes then."""
+def grid():
+    """Two nodes of two processes: sums within a node first, and across nodes then."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("across", "within"))
-    groups = [mesh.get_group("within"), mesh.get_group("across")]
+    return mesh, [mesh.get_group("within"), mesh.get_group("across")]
+
+
+def hierarchical(nodes):
+    mesh, groups = grid()
     model = DistributedDataParallel(network())
     group = groups if nodes == "groups" else mesh
     optimizer = NysAct(model, process_group=group, **SETTINGS)
@@ -146,6 +275,21 @@ def test_hierarchical_groups_add_up_to_all(four, nodes):
     first, *others = four(hierarchical, nodes)
     assert all(same(first, other) for other in others)
     assert distance(first, alone(8)) < 1e-10
+
+
+def far_apart():
+    """The odd one out is in another node than most."""
+    model = DistributedDataParallel(network())
+    seed = int(dist.get_rank() == 3)
+    optimizer = NysAct(model, process_group=grid()[1], seed=seed, **SETTINGS)
+    with pytest.raises(ValueError, match=r"rank 0 has.*'seed': 0.*rank 3 has.*'seed': 1"):
+        train(model, optimizer, [0], sizes=[3, 1, 2, 2])
+    return optimizer._processes.ranks, optimizer._processes.place
+
+
+@pytest.mark.slow
+def test_differences_between_nodes_are_refused_on_all_of_them(four):
+    assert four(far_apart) == [({0, 1, 2, 3}, (rank, 4)) for rank in range(4)]
 
 
 def half():
@@ -182,8 +326,17 @@ def test_the_group_of_a_wrapped_model_is_the_one_that_sums(four):
     ],
 )
 def test_refreshes_are_shared_by_default_where_they_take_long(build, options, shared):
-    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(256, 200))
-    assert pays(build(model, **options).engine._stacks) == shared
+    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(256, 256))
+    for processes in (2, 64):
+        # As many layers of either kind, so that none is alone with most of the work.
+        stacks = build(model, **options).engine._stacks * 8
+        assert pays(stacks, processes) == shared
+
+
+def test_one_layer_is_not_worth_sending_to_those_with_nothing_to_do():
+    one, two = (nn.Sequential(*(nn.Linear(300, 300) for _ in range(n))) for n in (1, 2))
+    assert not pays(FOOF(one).engine._stacks, 64)
+    assert pays(FOOF(two).engine._stacks, 64)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
@@ -194,3 +347,133 @@ def test_work_is_divided_evenly_and_the_same_everywhere(processes):
     loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == p) for p in range(processes)]
     assert max(loads) - min(loads) <= max(costs)
     assert assign([], processes) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_each_layer_is_computed_by_one_process(count):
+    stacks = [SimpleNamespace(layers=range(n), cost=c) for n, c in ((7, 2.0), (1, 30.0), (9, 1.0))]
+    owners = Counter()
+    for rank in range(count):
+        for number, places in enumerate(_shares(stacks, SimpleNamespace(place=(rank, count)))):
+            owners.update((number, layer) for layer in stacks[number].layers[places])
+    expected = {(n, layer) for n, stack in enumerate(stacks) for layer in stack.layers}
+    assert owners == dict.fromkeys(expected, 1)
+
+
+def few_layers(groups):
+    """Count who factorises, and what is handed to the sum of the factors."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(nn.Linear(64, 5).double())
+    group = grid()[1] if groups == "grid" else dist.group.WORLD
+    optimizer = NysAct(model, process_group=group, share_refresh=True, **SETTINGS)
+    factorised = []
+
+    def factorise(stack, places):
+        factorised.append(places)
+        return whole_factorise(stack, places)
+
+    whole_factorise = LayerStack.factorise
+    inputs = batch(0)[0].flatten(1).chunk(dist.get_world_size())[dist.get_rank()]
+    with mock.patch.object(LayerStack, "factorise", factorise), Traffic() as traffic:
+        model(inputs).square().sum(1).mean().backward()
+        optimizer.step()
+    return learned(optimizer), len(factorised), traffic.numbers["allreduce_"]
+
+
+def one_layer():
+    torch.manual_seed(0)
+    model = nn.Linear(64, 5).double()
+    optimizer = NysAct(model, **SETTINGS)
+    model(batch(0)[0].flatten(1)).square().sum(1).mean().backward()
+    optimizer.step()
+    return learned(optimizer)
+
+
+def check_few_layers(answers, sums):
+    first, expected = answers[0][0], one_layer()
+    # A basis, a root, two numbers and a verdict, for one layer and not one a process.
+    factors = 65 * 3 + 3 * 3 + 3
+    assert sum(times for _, times, _ in answers) == 1
+    for found, _, sent in answers:
+        assert same(found, first)
+        assert sent[-sums:] == [factors] * sums
+    assert distance(first, expected) < 1e-10
+
+
+def test_fewer_layers_than_processes_send_each_factor_once(two):
+    check_few_layers(two(few_layers, "world"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", ["world", "grid"])
+def test_fewer_layers_than_many_processes_send_each_factor_once(four, groups):
+    check_few_layers(four(few_layers, groups), 1 if groups == "world" else 2)
+
+
+class Indexed(TorchDispatchMode):
+    """Notes the operators that take lists of places, which a device would have to be sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "index" in func.__name__:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def indexing():
+    model = wrap(nn.Sequential(*(nn.Linear(6, 6) for _ in range(5))), "ddp")
+    optimizer = NysAct(model, share_refresh=True, sketch="gaussian", **SETTINGS)
+    model(randn(8, 6, dtype=torch.float32)).sum().backward()
+    with Indexed() as indexed:
+        optimizer.engine.update()
+    return indexed.found
+
+
+def test_a_shared_refresh_sends_no_list_of_places_to_the_device(two):
+    assert two(indexing) == [[], []]
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+class Arrival:
+    """A table is there at once on the first process, and late on the second."""
+
+    def query(self):
+        return dist.get_rank() == 0
+
+    def synchronize(self):
+        pass
+
+
+def failing():
+    """Give the step at which a factorisation that always fails ends the training."""
+    model = wrap(network(), "ddp")
+    optimizer = NysAct(model, max_failures=0, **SETTINGS)
+
+    def post(verdict, numbers):
+        verdict._numbers, verdict._arrived = numbers, Arrival()
+
+    def factorise(stack, places=slice(None)):
+        factors, succeeded = whole_factorise(stack, places)
+        return factors, torch.zeros_like(succeeded)
+
+    whole_factorise = LayerStack.factorise
+    with (
+        mock.patch.multiple(LayerStack, factorise=factorise),
+        mock.patch.object(Verdict, "post", post),
+    ):
+        for step in range(9):
+            try:
+                train(model, optimizer, [step], sizes=[4, 4])
+            except RuntimeError as error:
+                return step, "max_failures=0 is exceeded" in str(error)
+    return None
+
+
+def test_processes_give_up_at_the_same_step(two):
+    window = SETTINGS["inv_interval"]
+    assert two(failing) == [(window, True)] * 2

@@ -87,6 +87,21 @@ def test_a_step_is_that_of_the_dense_formulas(two):
         assert error(first[name], value) < 1e-12, name
 
 
+def shown():
+    model = parallel(init_device_mesh("cpu", (2,)))
+    optimizer = NysAct(model, **OPTIONS)
+    states = []
+    for seed in range(3):
+        step(model, optimizer, seed)
+        states.append(dict(optimizer.state[model.row.weight]))
+    first, *others = states
+    return all(value is other[name] for other in others for name, value in first.items())
+
+
+def test_the_blocks_are_put_together_once(two):
+    assert two(shown) == [True, True]
+
+
 def resumed(path):
     mesh = init_device_mesh("cpu", (2,))
     model, fresh = parallel(mesh), parallel(mesh)

@@ -45,12 +45,10 @@ def test_one_bucket_a_window_and_nothing_else(two, how, sketch):
 
 def test_shared_refreshes_send_the_factors_too(two):
     for steps, paper, _ in two(sent, "ddp", share_refresh=True):
-        factors = paper.inv_interval * SCHEMES[1].gathered(paper)
+        factors = WINDOW * (SCHEMES[1].reduced(paper) - SCHEMES[0].reduced(paper))
         for step in (0, WINDOW, 2 * WINDOW):
-            (mine,) = steps[step]["_allgather_base_"]
-            # Each process sends the longest share, at most one layer's factors more than its half.
-            largest = max(w.inputs * 3 * w.groups for w in paper.weights) + 100
-            assert factors / 2 <= mine <= factors / 2 + largest
+            *_, mine = steps[step]["allreduce_"]
+            assert mine == factors
 
 
 def clipped():

@@ -231,6 +231,34 @@ def test_layers_without_data_on_some_processes_learn_from_the_union(two):
     assert distance(first, branching(None)) < 1e-10
 
 
+def freezing(sizes):
+    """A bias is frozen within a window, so that the layers are stacked anew."""
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    # FOOF's averages go on from window to window.
+    options = {"lr": 0.1, "damping": 0.1, "cov_interval": 1, "inv_interval": 4, "subsample": 1}
+    wrapped = inner
+    if sizes is not None:
+        wrapped = DistributedDataParallel(inner, find_unused_parameters=True)
+    optimizer = FOOF(wrapped, **options)
+    for step in range(9):
+        inputs = randn(8, 6, seed=step) * (4 if step < 4 else 1)
+        scale = 1
+        if sizes is not None:
+            (inputs,), scale = my_share([inputs], sizes), len(sizes)
+        inner[2].bias.requires_grad_(step != 7)
+        optimizer.zero_grad()
+        (wrapped(inputs).square().sum() / 8 * scale).backward()
+        optimizer.step()
+    return {name: value.detach() for name, value in inner.named_parameters()}
+
+
+def test_a_bias_frozen_within_a_window_leaves_the_averages_as_they_were(two):
+    first, second = two(freezing, [4, 4])
+    assert same(first, second)
+    assert distance(first, freezing(None)) < 1e-10
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_left_out_where_it_was_seen(two, bad):
     """The other process's data counts, as if the spoiled batch had been of that alone."""

@@ -1,7 +1,7 @@
 """What is reduced over processes, and who computes: nothing else knows of process groups."""
 
-from nysact.distributed.join import ShadowSteps
-from nysact.distributed.processes import Processes, Sum, find_processes
+from nysact.distributed.join import ShadowSteps, check_joined, group_of_join
+from nysact.distributed.processes import Processes, Sum, find_processes, wrapper_of
 from nysact.distributed.shards import (
     Part,
     is_spread,
@@ -12,6 +12,7 @@ from nysact.distributed.shards import (
     placement_of,
     set_gradient,
     sharded_like,
+    split_along,
     spread_like,
     sum_over_shards,
 )
@@ -22,7 +23,9 @@ __all__ = [
     "Processes",
     "ShadowSteps",
     "Sum",
+    "check_joined",
     "find_processes",
+    "group_of_join",
     "is_spread",
     "local",
     "local_gradient",
@@ -33,6 +36,8 @@ __all__ = [
     "refresh_together",
     "set_gradient",
     "sharded_like",
+    "split_along",
     "spread_like",
     "sum_over_shards",
+    "wrapper_of",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -18,45 +20,73 @@ if TYPE_CHECKING:
     # One group, or several that are summed over in turn: within nodes first and across then, say.
     Group = dist.ProcessGroup | DeviceMesh | Sequence[dist.ProcessGroup]
 
+# Groups that were made for meshes of several dimensions, by the ranks they hold: one for all
+# optimizers, as long as the world lives.
+_made: MutableMapping[dist.ProcessGroup, dict[tuple[int, ...], dist.ProcessGroup]]
+_made = WeakKeyDictionary()
+
 
 class Processes:
     """The processes that share each batch between them; by default this one is alone.
 
     Args:
         groups: Process groups; a sum over the first, then over the next, and so on, is one over
-            all. Groups of one process count for nothing.
+            all. Groups of one process count for nothing. With several groups all of their
+            processes have to take part.
+        early: Whether they were looked for before ``torch.distributed`` was initialised.
+
+    Attributes:
+        groups: The groups.
+        ranks: Global ranks of all processes that a sum covers.
+        place: Place of this process among them, and their number.
     """
 
-    def __init__(self, groups: Sequence[dist.ProcessGroup] = ()) -> None:
+    def __init__(self, groups: Sequence[dist.ProcessGroup] = (), *, early: bool = False) -> None:
         self.groups = tuple(group for group in groups if dist.get_world_size(group) > 1)
+        self.ranks = frozenset[int]()
+        self.place = 0, 1
+        self._early = early
+        if self.groups:
+            self.ranks = frozenset(_covered(self.groups))
+            self.place = sorted(self.ranks).index(dist.get_rank()), len(self.ranks)
 
     def __bool__(self) -> bool:
         """Whether there are others."""
         return bool(self.groups)
 
-    @property
-    def ranks(self) -> set[int]:
-        """Global ranks of all that a group holds."""
-        return {rank for group in self.groups for rank in dist.get_process_group_ranks(group)}
+    def check_alone(self) -> None:
+        """Make sure that no others have come since the optimizer was built without any.
 
-    @property
-    def size(self) -> int:
-        """Number of processes of the first group, between which work is divided."""
-        return dist.get_world_size(self.groups[0]) if self.groups else 1
+        Raises:
+            RuntimeError: If ``torch.distributed`` was initialised meanwhile.
+        """
+        if self._early and dist.is_available() and dist.is_initialized():
+            count = dist.get_world_size()
+            if count > 1:
+                raise RuntimeError(
+                    f"torch.distributed was initialised after the optimizer was built and runs "
+                    f"{count} processes, whose statistics the optimizer would not add up: build it "
+                    "after init_process_group, with the wrapped model or with process_group=, or "
+                    "with process_group=False if this process trains a model of its own"
+                )
 
-    @property
-    def rank(self) -> int:
-        """Place of this process in the first group."""
-        return dist.get_rank(self.groups[0]) if self.groups else 0
+    def check_device(self, device: torch.device) -> None:
+        """Make sure that the groups can add up tensors of a device.
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Place of this process among all of them, and their number."""
-        index, count = 0, 1
+        Args:
+            device: Where they are.
+
+        Raises:
+            ValueError: If a group has no backend for it.
+        """
         for group in self.groups:
-            index += count * dist.get_rank(group)
-            count *= dist.get_world_size(group)
-        return index, count
+            backends = dist.get_backend_config(group)
+            if f"{device.type}:" not in backends:
+                raise ValueError(
+                    f"statistics lie on the device {device.type!r}, as the weights do, but their "
+                    f"process group has the backends {backends!r}: initialise it with one for "
+                    'each device, init_process_group("cpu:gloo,cuda:nccl") say'
+                )
 
     def start_sum(self, tensors: Sequence[Tensor]) -> Sum:
         """Begin to add up tensors of all processes.
@@ -68,19 +98,6 @@ class Processes:
             What to wait for.
         """
         return Sum(tensors, self.groups)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Collect one vector of each process of the first group.
-
-        Args:
-            values: ``(n,)``, of one size on all.
-
-        Returns:
-            ``(processes, n)``, the same on all.
-        """
-        out = values.new_empty(self.size * values.numel())
-        dist.all_gather_into_tensor(out, values, group=self.groups[0])
-        return out.view(self.size, -1)
 
     def check_agreement(self, description: str, device: torch.device) -> None:
         """Make sure that all processes are about to do the same.
@@ -105,18 +122,41 @@ class Processes:
             )
 
     def _difference(self, description: str) -> str:
-        """The first line that differs between processes of one group."""
-        for group in self.groups:
-            found: list[Any] = [None] * dist.get_world_size(group)
-            dist.all_gather_object(found, description, group=group)
-            for rank, other in enumerate(found):
-                lines = zip(found[0].splitlines(), other.splitlines(), strict=False)
-                for ours, theirs in lines:
-                    if ours != theirs:
-                        return f"(rank 0 has {ours!r} where rank {rank} has {theirs!r})"
-                if len(found[0]) != len(other):
-                    return f"(rank 0 and rank {rank} have different layers)"
+        """The first line that differs between processes."""
+        rank, *others = sorted(found := _collect(self.groups, description))
+        for other in others:
+            lines = zip(found[rank].splitlines(), found[other].splitlines(), strict=False)
+            for ours, theirs in lines:
+                if ours != theirs:
+                    return f"(rank {rank} has {ours!r} where rank {other} has {theirs!r})"
+            if len(found[rank]) != len(found[other]):
+                return f"(rank {rank} and rank {other} have different layers)"
         return ""
+
+
+def _collect(groups: Sequence[dist.ProcessGroup], mine: Any) -> dict[int, Any]:
+    """What each process has, by global rank; every group's processes have to take part."""
+    known = {dist.get_rank(): mine}
+    for group in groups:
+        found: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(found, known, group=group)
+        known = {rank: theirs for part in found for rank, theirs in part.items()}
+    return known
+
+
+def _covered(groups: Sequence[dist.ProcessGroup]) -> Iterable[int]:
+    """Global ranks of the processes that a sum over one group after the other covers."""
+    if len(groups) == 1:
+        return dist.get_process_group_ranks(groups[0])
+    ranks = _collect(groups, None)
+    if math.prod(map(dist.get_world_size, groups)) != len(ranks):
+        members = [dist.get_process_group_ranks(group) for group in groups]
+        raise ValueError(
+            f"a sum over the process groups of the ranks {members} in turn counts some processes "
+            f"more often than others: pass groups that each process's part goes through once, "
+            "within nodes first and across then, say"
+        )
+    return ranks
 
 
 class Sum:
@@ -170,19 +210,22 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
         TypeError: If ``process_group`` is something else, or the model is wrapped in
             ``FullyShardedDataParallel``.
         ValueError: If several processes run and the model does not say which of them share its
-            batches, or the reverse: it is sharded, and the user says that they share nothing.
+            batches, or the reverse: its gradients are reduced over more processes than the user
+            says.
     """
     if not (dist.is_available() and dist.is_initialized()):
         _check_type(process_group)
-        return Processes()
+        return Processes(early=process_group is None)
     found = _groups_of(model)
-    if process_group is False and any(Processes(groups) for groups in found):
+    if process_group is False and any(dist.get_world_size(group) > 1 for group in found):
         raise ValueError(
             "process_group=False keeps each process's statistics to itself, but the model's "
             "gradients are reduced over processes: their copies would drift apart"
         )
     if process_group is not None:
-        return Processes(_explicit(process_group))
+        processes = Processes(_explicit(process_group))
+        _check_span(processes, found)
+        return processes
     if len(found) > 1:
         raise ValueError(
             f"parts of the model are reduced over {len(found)} different process groups, expected "
@@ -196,7 +239,7 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
             "process_group=torch.distributed.group.WORLD (or another group), or "
             "process_group=False if each process trains a model of its own"
         )
-    return Processes(next(iter(found), ()))
+    return Processes(list(found))
 
 
 def _check_type(process_group: Any) -> None:
@@ -216,6 +259,11 @@ def _explicit(process_group: Group | Literal[False]) -> Sequence[dist.ProcessGro
     if isinstance(process_group, DeviceMesh):
         return (_group_of_mesh(process_group),)
     groups = [process_group] if isinstance(process_group, dist.ProcessGroup) else process_group
+    if not groups:
+        raise ValueError(
+            f"process_group={process_group!r} is empty, expected at least one ProcessGroup, or "
+            "False for no reduction"
+        )
     for group in groups:
         _check_type(group)
         if dist.get_rank(group) < 0:
@@ -226,25 +274,45 @@ def _explicit(process_group: Group | Literal[False]) -> Sequence[dist.ProcessGro
     return tuple(groups)
 
 
-def _groups_of(model: nn.Module) -> set[tuple[dist.ProcessGroup, ...]]:
+def _check_span(processes: Processes, found: Iterable[dist.ProcessGroup]) -> None:
+    """Refuse to add up statistics over fewer processes than gradients."""
+    reduced = {rank for group in found for rank in dist.get_process_group_ranks(group)}
+    held = processes.ranks | {dist.get_rank()}
+    if not reduced <= held:
+        raise ValueError(
+            f"process_group= holds the ranks {sorted(held)}, but the model's gradients are reduced "
+            f"over the ranks {sorted(reduced)}, whose copies would drift apart: leave "
+            "process_group out, or pass groups that hold all of them, one after the other"
+        )
+
+
+def wrapper_of(model: nn.Module) -> DistributedDataParallel | None:
+    """Find the ``DistributedDataParallel`` that a model is or holds.
+
+    Args:
+        model: The model as the user has it.
+
+    Returns:
+        The first one, or ``None``.
+    """
+    found = (module for module in _modules(model) if isinstance(module, DistributedDataParallel))
+    return next(found, None)
+
+
+def _groups_of(model: nn.Module) -> set[dist.ProcessGroup]:
     """The groups that the parts of a model have their gradients reduced over."""
-    found: set[tuple[dist.ProcessGroup, ...]] = set()
-    meshes: dict[tuple[int, ...], dist.ProcessGroup] = {}
+    found: set[dist.ProcessGroup] = set()
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")
     for module in _modules(model):
         if isinstance(module, DistributedDataParallel):
-            found.add((module.process_group,))
+            found.add(module.process_group)
         elif fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel):
             raise TypeError(
                 "FullyShardedDataParallel flattens weights, so that their rows are lost: use "
                 "torch.distributed.fsdp.fully_shard instead"
             )
         elif fsdp is not None and isinstance(module, fsdp.FSDPModule):
-            for mesh in _meshes_of(module):
-                ranks = tuple(mesh.mesh.flatten().tolist())
-                if ranks not in meshes:
-                    meshes[ranks] = _group_of_mesh(mesh)
-                found.add((meshes[ranks],))
+            found.update(map(_group_of_mesh, _meshes_of(module)))
     return found
 
 
@@ -265,14 +333,17 @@ def _group_of_mesh(mesh: DeviceMesh) -> dist.ProcessGroup:
     """One group of all processes of a mesh, of any number of dimensions."""
     if mesh.ndim == 1:
         return mesh.get_group()
-    ranks = sorted(mesh.mesh.flatten().tolist())
+    world, ranks = dist.group.WORLD, tuple(sorted(mesh.mesh.flatten().tolist()))
+    assert world is not None
     if len(ranks) == dist.get_world_size():
-        assert dist.group.WORLD is not None
-        return dist.group.WORLD
-    # The processes of another part of the world needn't take part.
-    group = dist.new_group(ranks, use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
+        return world
+    made = _made.setdefault(world, {})
+    if ranks not in made:
+        # The processes of another part of the world needn't take part.
+        group = dist.new_group(list(ranks), use_local_synchronization=True)
+        assert isinstance(group, dist.ProcessGroup)
+        made[ranks] = group
+    return made[ranks]
 
 
 def _fills_world(model: nn.Module) -> bool:

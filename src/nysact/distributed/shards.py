@@ -330,6 +330,32 @@ def ranks_along(mesh: DeviceMesh, dim: int) -> set[int]:
     return set(dist.get_process_group_ranks(mesh.get_group(dim)))
 
 
+def split_along(tensor: Tensor, weight: Tensor, ranks: Collection[int]) -> str:
+    """Find out whether processes see different inputs of a weight that they hold copies of.
+
+    Args:
+        tensor: Inputs of the weight.
+        weight: The weight as the forward uses it.
+        ranks: The processes that share batches between them.
+
+    Returns:
+        How the inputs are spread, if some process that has others shares no statistics; else
+        nothing.
+    """
+    if not is_spread(tensor):
+        return ""
+    mesh, placements = placement_of(tensor)
+    held = weight.placements if is_spread(weight) and weight.device_mesh == mesh else None
+    for index, placement in enumerate(placements):
+        copied = held is None or held[index].is_replicate()
+        if not copied or placement.is_replicate() or mesh.size(index) == 1:
+            continue
+        others = ranks_along(mesh, index)
+        if not others <= set(ranks):
+            return f"{placement} over the ranks {sorted(others)}"
+    return ""
+
+
 def _part(weight: Tensor, geometry: Geometry, output_dim: int, blocks: int | None) -> Part:
     shape = local(weight.detach()).shape
     outputs = shape[output_dim]

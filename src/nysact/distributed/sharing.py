@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nysact.distributed.processes import Processes
@@ -15,9 +16,9 @@ from nysact.distributed.processes import Processes
 if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
 
-# Operations a number: about the rank. Measured on gloo at 10, where both ways take the same time,
-# and at 50, where sharing takes half of it.
-_WORTH_SENDING = 32
+# Operations spared for each number that a process sends. Where all have equal shares, about half
+# the rank: TODO measured.
+_WORTH_SENDING = 16
 
 Outcome = tuple[dict[str, Tensor], Tensor]
 
@@ -41,17 +42,23 @@ def assign(costs: Sequence[float], processes: int) -> list[int]:
     return owners
 
 
-def pays(stacks: Sequence[LayerStack]) -> bool:
+def pays(stacks: Sequence[LayerStack], processes: int) -> bool:
     """Tell whether it takes less time to compute factors once and send them than to compute all.
 
     Args:
         stacks: The layers.
+        processes: Number of processes.
 
     Returns:
         Whether enough operations are spared for each number that is sent.
     """
-    work = sum(stack.cost * len(stack.layers) for stack in stacks)
-    return work >= _WORTH_SENDING * sum(_size(stack) * len(stack.layers) for stack in stacks)
+    costs = _costs(stacks)
+    loads = [0.0] * processes
+    for cost, owner in zip(costs, assign(costs, processes), strict=True):
+        loads[owner] += cost
+    numbers = sum(_size(stack) * len(stack.layers) for stack in stacks)
+    sent = 2 * numbers * (processes - 1) / processes
+    return sum(costs) - max(loads) >= _WORTH_SENDING * sent
 
 
 def refresh_together(stacks: Sequence[LayerStack], processes: Processes) -> None:
@@ -64,13 +71,7 @@ def refresh_together(stacks: Sequence[LayerStack], processes: Processes) -> None
         stacks: The layers.
         processes: Those that divide the work; if this one is alone, it computes everything.
     """
-    outcomes: dict[LayerStack, Outcome] = {}
-    if processes:
-        kinds: dict[Any, list[LayerStack]] = {}
-        for stack in stacks:
-            kinds.setdefault((stack.device, stack.dtype), []).append(stack)
-        for members in kinds.values():
-            outcomes.update(_compute_and_exchange(members, processes))
+    outcomes = _compute_and_exchange(stacks, processes) if processes else {}
     for stack in stacks:
         due = [True] * len(stack.layers)
         stack.refresh(due, stack.group["step"], outcomes.get(stack))
@@ -79,47 +80,47 @@ def refresh_together(stacks: Sequence[LayerStack], processes: Processes) -> None
 def _compute_and_exchange(
     stacks: Sequence[LayerStack], processes: Processes
 ) -> dict[LayerStack, Outcome]:
-    """Factors of all layers of one dtype and device, and whether each can be used."""
-    pieces = [(stack, index) for stack in stacks for index in range(len(stack.layers))]
-    owners = assign([stack.cost for stack, _ in pieces], processes.size)
-    shares: list[dict[LayerStack, list[int]]] = [{} for _ in range(processes.size)]
-    for (stack, index), owner in zip(pieces, owners, strict=True):
-        shares[owner].setdefault(stack, []).append(index)
-    lengths = [sum(_size(s) * len(places) for s, places in share.items()) for share in shares]
-    rows = [_computed(stack, places) for stack, places in shares[processes.rank].items()]
-    sent = torch.cat([stacks[0].mass.new_empty(0), *rows])
-    received = processes.gather(F.pad(sent, (0, max(lengths) - len(sent))))
-    outcomes = {stack: _blank(stack) for stack in stacks}
-    for share, row in zip(shares, received, strict=True):
-        sizes = [_size(stack) * len(places) for stack, places in share.items()]
-        parts = row.split([*sizes, len(row) - sum(sizes)])
-        for (stack, places), part in zip(share.items(), parts, strict=False):
-            _place(outcomes[stack], places, part.view(len(places), -1))
-    return outcomes
+    """Factors of all layers, and whether each can be used."""
+    computed = {
+        stack: _computed(stack, places)
+        for stack, places in zip(stacks, _shares(stacks, processes), strict=True)
+    }
+    # The others have zeros in these places: the sum is what was computed, on all of them.
+    parts = [[*factors.values(), usable] for factors, usable in computed.values()]
+    processes.start_sum([tensor for part in parts for tensor in part]).wait()
+    return {stack: (factors, usable > 0) for stack, (factors, usable) in computed.items()}
+
+
+def _shares(stacks: Sequence[LayerStack], processes: Processes) -> list[slice]:
+    """The layers of each stack that this process computes."""
+    place, count = processes.place
+    owners = iter(assign(_costs(stacks), count))
+    shares = []
+    for stack in stacks:
+        # They cost the same, so that each process may have neighbours: a slice asks no device.
+        order = sorted(islice(owners, len(stack.layers)))
+        shares.append(slice(bisect_left(order, place), bisect_right(order, place)))
+    return shares
+
+
+def _computed(stack: LayerStack, places: slice) -> Outcome:
+    """Factors of some of a stack's layers, in their places, and zeros for the others."""
+    factors = {name: torch.zeros_like(value) for name, value in stack.factors.items()}
+    usable = torch.zeros(
+        len(stack.layers), stack.shape.groups, dtype=stack.dtype, device=stack.device
+    )
+    if places.start < places.stop:
+        found, succeeded = stack.factorise(places)
+        for name, value in factors.items():
+            value[places] = found[name]
+        usable[places] = succeeded
+    return factors, usable
+
+
+def _costs(stacks: Sequence[LayerStack]) -> list[float]:
+    return [stack.cost for stack in stacks for _ in stack.layers]
 
 
 def _size(stack: LayerStack) -> int:
     """Numbers that a layer's factors and verdicts take."""
     return sum(value[0].numel() for value in stack.factors.values()) + stack.shape.groups
-
-
-def _computed(stack: LayerStack, places: list[int]) -> Tensor:
-    """Factorise some of a stack's layers, and lay the factors out layer by layer."""
-    factors, succeeded = stack.factorise(places)
-    columns = [factors[name].flatten(1) for name in stack.factors]
-    return torch.cat([*columns, succeeded.to(columns[0].dtype)], dim=1).flatten()
-
-
-def _blank(stack: LayerStack) -> Outcome:
-    factors = {name: torch.empty_like(value) for name, value in stack.factors.items()}
-    return factors, torch.empty_like(stack.mass, dtype=torch.bool)
-
-
-def _place(outcome: Outcome, places: list[int], rows: Tensor) -> None:
-    """Put what one process computed for some of a stack's layers to their places."""
-    factors, succeeded = outcome
-    sizes = [value[0].numel() for value in factors.values()]
-    *columns, verdicts = rows.split([*sizes, succeeded.shape[1]], dim=1)
-    for value, column in zip(factors.values(), columns, strict=True):
-        value[places] = column.reshape(len(places), *value.shape[1:])
-    succeeded[places] = verdicts > 0

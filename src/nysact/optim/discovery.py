@@ -91,7 +91,7 @@ class Discovery:
         processes: Processes | None = None,
     ) -> None:
         self._outputs = outputs
-        self._ranks = processes.ranks if processes else frozenset[int]()
+        self._ranks = processes.ranks if processes is not None else frozenset[int]()
         self._groups = {param: group for group in groups for param in group["params"]}
         self._exclude = exclude
         self.layers: dict[str, Layer] = {}
@@ -215,6 +215,7 @@ class Discovery:
                 weight=weight,
                 bias=self._bias(module, adapter),
                 group=self._groups[weight],
+                ranks=self._ranks,
             )
         else:
             layer.names.append(name)

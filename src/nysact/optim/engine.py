@@ -52,6 +52,7 @@ class Engine:
         self._shared = shared
         self._agreed = False
         self._backlog = Backlog()
+        self._wrapped: dict[Layer, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {}
         self._distinct = list(dict.fromkeys(self.layers.values()))
         self._stacks = self._build({})
         self._handles = [
@@ -116,6 +117,7 @@ class Engine:
         Raises:
             RuntimeError: If a layer's factorisation keeps failing.
         """
+        self.processes.check_alone()
         self._follow_parameters()
         if self.processes:
             with uncast(self._stacks[0].device.type):
@@ -135,12 +137,12 @@ class Engine:
 
     def _update_together(self) -> None:
         """Do the same with other processes; which steps reduce, the number of steps says alone."""
-        if not self._agreed:
-            description = "\n".join(stack.description for stack in self._stacks)
-            self.processes.check_agreement(description, self._stacks[0].device)
-            self._agreed = True
+        self._agree()
         stacks = [stack for stack in self._stacks if stack.takes_statistics]
         due = [stack for stack in stacks if any(stack.due(stack.group["step"]))]
+        for stack in due:
+            # By now it has long arrived, and all processes find the same at the same step.
+            stack.report(wait=True)
         for stack in stacks:
             if stack.listening:
                 stack.commit()
@@ -149,15 +151,24 @@ class Engine:
         pending = self._start_reducing(due) if due else None
         if any(stack.listening for stack in stacks):
             self._find_bypassed()
-        for stack in stacks:
-            stack.report()
         if pending is None:
             return
         pending.wait()
         for stack in due:
             stack.take_in()
-        shared = pays(due) if self._shared is None else self._shared
+        shared = self._shared
+        if shared is None:
+            shared = pays(due, len(self.processes.ranks))
         refresh_together(due, self.processes if shared else Processes())
+
+    def _agree(self) -> None:
+        """Before the first sum, make sure that all processes are about to do the same."""
+        if not self._agreed:
+            for device in {stack.device for stack in self._stacks}:
+                self.processes.check_device(device)
+            description = "\n".join(stack.description for stack in self._stacks)
+            self.processes.check_agreement(description, self._stacks[0].device)
+            self._agreed = True
 
     def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
         """Begin to add up the statistics of all processes."""
@@ -168,6 +179,7 @@ class Engine:
     def consolidate(self) -> None:
         """Reduce what the processes have seen since the last reduction, without new factors."""
         if self.processes:
+            self._agree()
             self._start_reducing(self._stacks).wait()
             for stack in self._stacks:
                 stack.take_in()
@@ -261,9 +273,20 @@ class Engine:
             state: ``optimizer.state``.
         """
         for layer in self.distinct():
-            tensors, shown = layer.stack.state(layer), state[layer.weight]
+            tensors, shown = self._shown(layer), state[layer.weight]
             if shown.get("mass") is not tensors["mass"]:
-                shown.update(of_blocks(tensors, layer.weight, layer.part.blocks))
+                shown.update(tensors)
+
+    def _shown(self, layer: Layer) -> Mapping[str, Tensor]:
+        """A layer's tensors, as parts of those that all blocks of its weight have together."""
+        tensors = layer.stack.state(layer)
+        if layer.part.blocks is None:
+            return tensors
+        known, wrapped = self._wrapped.get(layer, (None, tensors))
+        if known is not tensors:
+            wrapped = of_blocks(tensors, layer.weight, layer.part.blocks)
+            self._wrapped[layer] = tensors, wrapped
+        return wrapped
 
     def states(self) -> dict[Tensor, dict[str, Tensor]]:
         """Give the layers' tensors.
@@ -299,7 +322,7 @@ class Engine:
         if not changed and all(layer.stack.fits(layer) for layer in self.distinct()):
             return
         for stack in self._stacks:
-            stack.report()
+            stack.report(wait=bool(self.processes))
         known = {
             layer: layer.stack.keep(layer)
             for layer in self.distinct()

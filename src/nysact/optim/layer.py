@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nysact.distributed import Part, is_spread, local, local_gradient
+from nysact.distributed import Part, is_spread, local, local_gradient, split_along
 from nysact.layers import Geometry, LayerAdapter
 from nysact.layers.adapter import Call
 from nysact.optim.backlog import LIMIT, uncast
@@ -45,6 +45,7 @@ class Layer:
         weight: The weight.
         bias: The bias, if it is trained along.
         group: The weight's parameter group.
+        ranks: The processes that share batches.
         stack: The layers of equal shape that this one is computed with.
         index: Its place there.
         seen: Samples seen since the last step, to take every n-th over several calls.
@@ -65,6 +66,7 @@ class Layer:
     weight: nn.Parameter
     bias: nn.Parameter | None
     group: dict[str, Any]
+    ranks: frozenset[int] = frozenset()
     stack: LayerStack = field(init=False)
     index: int = field(init=False, default=0)
     seen: int = field(init=False, default=0)
@@ -108,6 +110,7 @@ class Layer:
 
         Raises:
             TypeError: If the module is a replica made by ``nn.DataParallel``.
+            ValueError: If other processes have the same weight and other inputs, and share nothing.
         """
         if getattr(module, "_is_replica", False):
             raise TypeError(DATA_PARALLEL)
@@ -120,7 +123,9 @@ class Layer:
         elif self.reached:
             self.stack.settle(self)
         # A tensor-parallel layer reads what lies here of its inputs.
-        inputs = tuple(local(tensor) for tensor in adapter.inputs(module, call))
+        given = adapter.inputs(module, call)
+        self._check_spread(module._parameters[adapter.weight_name], given)
+        inputs = tuple(local(tensor) for tensor in given)
         if not inputs or any(tensor.is_nested or tensor.is_meta for tensor in inputs):
             return
         # Weights that are offloaded stay where they are, and their statistics with them.
@@ -164,6 +169,18 @@ class Layer:
             rows = adapter.output_rows(module, gradient).to(self.stack.dtype)
             self.stack.add_outputs(self.index, rows, samples, self.heard)
             self.heard += samples
+
+    def _check_spread(self, weight: Any, inputs: Sequence[Tensor]) -> None:
+        """Refuse statistics that differ between processes with the same weight."""
+        for tensor in inputs:
+            spread = split_along(tensor, weight, self.ranks)
+            if spread:
+                raise ValueError(
+                    f"the inputs of layer {self.name!r} are spread over processes, as {spread}, "
+                    "and its weight is the same on all of them: their preconditioners would "
+                    "differ, and the copies of the weight drift apart; build the optimizer with "
+                    "process_group= the mesh or group that these processes form"
+                )
 
     def _sample(
         self, module: nn.Module, adapter: LayerAdapter, inputs: Sequence[Tensor]
@@ -339,6 +356,8 @@ class GradientHooks:
             self._layer.stack.discard_settled(self._layer)
 
     def _after(self, weight: Tensor) -> None:
-        del weight
-        self._layer.stack.backlog.work_off()
+        if not is_spread(weight):
+            # fully_shard calls from the stream that reduces gradients; what waits was copied on
+            # that of the forward, and is worked off there.
+            self._layer.stack.backlog.work_off()
         self._layer.reached, self._layer.touched = self._layer.fired, True

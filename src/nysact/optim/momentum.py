@@ -136,10 +136,13 @@ class MomentumOptimizer(PreconditionedOptimizer):
 
     def _lasting_tensors(self) -> list[Tensor]:
         buffers = []
-        for group in self.param_groups if self.param_groups[0]["momentum"] else []:
+        for group in self.param_groups:
             for param in group["params"]:
-                if param.requires_grad:
-                    state = self.state[param]
+                if not param.requires_grad:
+                    continue
+                # A step leaves a state of each parameter, if only an empty one.
+                state = self.state[param]
+                if group["momentum"]:
                     buffers.append(state.setdefault(MOMENTUM, torch.zeros_like(param)))
         return buffers
 

@@ -16,7 +16,16 @@ from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from torch.optim import Optimizer
 
 from nysact.curvature import Curvature
-from nysact.distributed import ShadowSteps, find_processes, is_spread, spread_like
+from nysact.distributed import (
+    ShadowSteps,
+    check_joined,
+    find_processes,
+    group_of_join,
+    is_spread,
+    local_gradient,
+    spread_like,
+    wrapper_of,
+)
 from nysact.optim import checkpoint
 from nysact.optim.discovery import Discovery, clean_name, unwrap
 from nysact.optim.engine import Engine
@@ -61,7 +70,9 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             check_group({**defaults, **group}, defaults)
         Joinable.__init__(self)
         self._processes = find_processes(wrapped, process_group)
-        self._wrapper = weakref.ref(wrapped)
+        wrapper = wrapper_of(wrapped)
+        self._wrapper = None if wrapper is None else weakref.ref(wrapper)
+        self._join_checked: Any = None
         self._share_refresh = share_refresh
         self._warned = False
         self._model = weakref.ref(model)
@@ -222,8 +233,11 @@ class PreconditionedOptimizer(Optimizer, Joinable):
 
     @property
     def join_process_group(self) -> Any:
-        """The processes that share each batch."""
-        return self._processes.groups[0] if self._processes else None
+        """The processes that say to each other whether they have batches, those of the model."""
+        return group_of_join(self._wrapped(), self._processes)
+
+    def _wrapped(self) -> nn.parallel.DistributedDataParallel | None:
+        return None if self._wrapper is None else self._wrapper()
 
     @torch.no_grad()
     def _shadow_step(self) -> None:
@@ -236,13 +250,11 @@ class PreconditionedOptimizer(Optimizer, Joinable):
 
     def _check_join(self) -> None:
         """Make sure that processes without batches will take part in what this step exchanges."""
-        wrapper = getattr(self._wrapper(), "_join_config", self._join_config)
-        if wrapper.enable and (not self._join_config.enable or self._join_config.is_first_joinable):
-            raise RuntimeError(
-                "inside model.join(), processes that have run out of batches would miss the sums "
-                "of this optimizer: use torch.distributed.algorithms.Join([model, optimizer]), the "
-                "model first"
-            )
+        wrapper = self._wrapped()
+        config = self._join_config if wrapper is None else wrapper._join_config
+        if config.enable and config is not self._join_checked:
+            check_joined(wrapper, self)
+            self._join_checked = config
         Join.notify_join_context(self)
 
     # --- groups and state --------------------------------------------------------------------
@@ -342,6 +354,10 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             The closure's loss, or ``None``.
         """
         self._check_join()
+        if closure is None and self._only_initialises():
+            self._lasting_tensors()
+            self.engine.publish(self.state)
+            return None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -350,6 +366,17 @@ class PreconditionedOptimizer(Optimizer, Joinable):
         self._apply(self.engine.precondition())
         self._finish_step()
         return loss
+
+    def _only_initialises(self) -> bool:
+        """Whether this is the step without a forward with which ``get_state_dict`` begins."""
+        # Learning rates and gradients are zero then. If it counted, the first factors would come a
+        # window late.
+        if self.state or any(layer.called for layer in self.engine.distinct()):
+            return False
+        if any(float(group.get("lr", 0.0)) for group in self.param_groups):
+            return False
+        params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
+        return not any(bool(local_gradient(param).any()) for param in params)
 
     def _finish_step(self) -> None:
         for group in self.param_groups:

@@ -80,7 +80,7 @@ class LayerStack:
         self._probes = self._rows = self._output_rows = self._samples = torch.empty(0)
         self._acting: tuple[float, Tensors] | None = None
         self._drawn: tuple[int, Tensor] | None = None
-        self._verdict = Verdict()
+        self._verdict = Verdict(together=reduced)
         for index, layer in enumerate(layers):
             layer.stack, layer.index = self, index
         self._allocate()
@@ -146,7 +146,9 @@ class LayerStack:
             Name to tensor, for :meth:`load`.
         """
         own = {f"own {name}": total[layer.index] for name, total in self._own.items()}
-        return {**self.state(layer), **own}
+        # They fade by the steps since the last reduction first when the next one comes.
+        faded = {name: total[layer.index] * self._faded for name, total in self._totals.items()}
+        return {**self.state(layer), **faded, **own}
 
     def load(self, layer: Layer, state: Tensors) -> None:
         """Take over a layer's state.
@@ -416,7 +418,7 @@ class LayerStack:
             for layer, attempted in zip(self.layers, self._attempted, strict=True)
         ]
 
-    def factorise(self, places: slice | Sequence[int] = slice(None)) -> tuple[Tensors, Tensor]:
+    def factorise(self, places: slice = slice(None)) -> tuple[Tensors, Tensor]:
         """Compute factors from the statistics, without putting them in force.
 
         Args:
@@ -494,13 +496,16 @@ class LayerStack:
             columns += value.flatten(1).aminmax(dim=1)
         return torch.stack([column.to(self.dtype) for column in columns], dim=1)
 
-    def report(self) -> None:
+    def report(self, *, wait: bool = False) -> None:
         """Warn of layers that a refresh failed; raise for one that never recovers.
+
+        Args:
+            wait: Whether to wait for what the device found.
 
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
-        for layer, (count, *ends) in zip(self.layers, self._verdict.read(), strict=False):
+        for layer, (count, *ends) in zip(self.layers, self._verdict.read(wait=wait), strict=False):
             if count == 0:
                 continue
             ranges = zip(ends[::2], ends[1::2], strict=True)

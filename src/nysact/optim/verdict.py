@@ -7,9 +7,15 @@ from torch import Tensor
 
 
 class Verdict:
-    """A small table that a device computes and the host reads once it has arrived."""
+    """A small table that a device computes and the host reads once it has arrived.
 
-    def __init__(self) -> None:
+    Args:
+        together: Whether several processes act on tables of their own at the same step. When each
+            arrives differs, so that it is read where the reader is willing to wait alone.
+    """
+
+    def __init__(self, *, together: bool = False) -> None:
+        self._together = together
         self._numbers: Tensor | None = None
         self._arrived: torch.Event | None = None
 
@@ -25,14 +31,22 @@ class Verdict:
             self._arrived = torch.Event(numbers.device)
             self._arrived.record(torch.accelerator.current_stream(numbers.device))
 
-    def read(self) -> list[list[float]]:
+    def read(self, *, wait: bool = False) -> list[list[float]]:
         """Read what has arrived.
+
+        Args:
+            wait: Whether to wait for what is under way.
 
         Returns:
             Its rows, once; none while it is under way or if there is none.
         """
-        if self._numbers is None or (self._arrived is not None and not self._arrived.query()):
+        if self._numbers is None:
             return []
+        if self._arrived is not None:
+            if wait:
+                self._arrived.synchronize()
+            elif self._together or not self._arrived.query():
+                return []
         numbers: list[list[float]] = self._numbers.tolist()
         self._numbers = self._arrived = None
         return numbers

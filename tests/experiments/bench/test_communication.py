@@ -46,10 +46,11 @@ def test_the_counts_of_one_small_layer():
     reduced = [scheme.reduced(network) for scheme in SCHEMES]
     gathered = [scheme.gathered(network) for scheme in SCHEMES]
     both = 6 * (49 + 25)
-    sketches, product = 6 * 16, 6 * 35
-    assert reduced == [sketches / 8, sketches / 8, both / 8, both / 2, both / 2, 0, product]
-    assert gathered == [0, 6 * (14 + 4 + 3) / 8, 0, both / 8, product, product, 0]
-    assert SCHEMES[1].sent(network, 4) == (2 * reduced[1] + gathered[1]) * 3 / 4
+    sketches, factors, product = 6 * 16, 6 * (14 + 4 + 3), 6 * 35
+    shared = (sketches + factors) / 8
+    assert reduced == [sketches / 8, shared, both / 8, both / 2, both / 2, 0, product]
+    assert gathered == [0, 0, 0, both / 8, product, product, 0]
+    assert SCHEMES[3].sent(network, 4) == (2 * reduced[3] + gathered[3]) * 3 / 4
 
 
 def test_the_table_has_a_row_a_scheme_and_a_column_a_network_and_number():

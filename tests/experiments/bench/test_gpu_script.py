@@ -41,12 +41,20 @@ def test_the_cuda_tests_are_run_first(lines):
     files = [word for word in lines[0].split() if word.endswith(".py")]
     assert "tests/optim/test_calls.py" in files
     assert "tests/experiments/bench/test_clock.py" in files
+    assert "tests/distributed/test_one_gpu.py" in files
+
+
+def test_what_processes_exchange_is_checked_next(lines):
+    words = lines[1].split()
+    assert words[:2] == ["-m", "torch.distributed.run"]
+    assert int(words[words.index("--nproc-per-node") + 1]) >= 1
+    assert (SCRIPT.parents[1] / words[words.index("--json") - 1]).is_file()
 
 
 def test_every_measurement_is_one_that_the_command_can_make(lines):
     command = typer.main.get_command(app).commands["bench"]
     measured, files = set(), []
-    for line in lines[1:]:
+    for line in lines[2:]:
         module, name, *words = line.split()[1:]
         assert (module, name) == ("nysact.experiments", "bench")
         given = command.make_context("bench", words).params

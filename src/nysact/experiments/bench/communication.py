@@ -157,15 +157,15 @@ def _sketches(network: Network) -> float:
     return network.total(lambda m, d: d * min(rank, d) + 2) / network.inv_interval
 
 
-def _factors(network: Network) -> float:
-    """A basis, a root, two numbers and a verdict, once a window."""
+def _sketches_and_factors(network: Network) -> float:
+    """A basis, a root, two numbers and a verdict too, which are added up with zeros."""
     rank = network.rank
 
     def size(m: int, d: int) -> int:
         r = min(rank, d)
         return d * r + r * r + 3
 
-    return network.total(size) / network.inv_interval
+    return _sketches(network) + network.total(size) / network.inv_interval
 
 
 def _covariances(network: Network) -> float:
@@ -184,7 +184,7 @@ def _gradients(network: Network) -> float:
 # needs no statistics but the reduced gradients; each process computes some layers' directions.
 SCHEMES = (
     Scheme("NysAct", _sketches, _nothing),
-    Scheme("NysAct, `share_refresh`", _sketches, _factors),
+    Scheme("NysAct, `share_refresh`", _sketches_and_factors, _nothing),
     Scheme("K-FAC of this library", _inverses, _nothing),
     Scheme("K-FAC, inverses sent", _covariances, _inverses),
     Scheme("K-FAC, directions sent", _covariances, _gradients),
