@@ -6,7 +6,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from nysact import NysAct
 from nysact.distributed import Processes
@@ -54,7 +53,7 @@ def with_world(monkeypatch):
 @pytest.mark.parametrize("share_refresh", [False, True])
 def test_no_step_of_several_processes_waits_for_the_device(nccl, monkeypatch, share_refresh):
     with_world(monkeypatch)
-    model = DistributedDataParallel(CifarResNet(8).to(nccl))
+    model = CifarResNet(8).to(nccl)
     optimizer = NysAct(model, cov_interval=2, inv_interval=4, share_refresh=share_refresh)
     images, labels = torch.randn(4, 3, 32, 32, device=nccl), torch.arange(4, device=nccl)
 
