@@ -87,7 +87,7 @@ def _compute_and_exchange(
         shares[owner].setdefault(stack, []).append(index)
     lengths = [sum(_size(s) * len(places) for s, places in share.items()) for share in shares]
     rows = [_computed(stack, places) for stack, places in shares[processes.rank].items()]
-    sent = torch.cat([stacks[0].mass.new_empty(0), *rows])
+    sent = torch.cat([stacks[0].totals.mass.new_empty(0), *rows])
     received = processes.gather(F.pad(sent, (0, max(lengths) - len(sent))))
     outcomes = {stack: _blank(stack) for stack in stacks}
     for share, row in zip(shares, received, strict=True):
@@ -112,7 +112,7 @@ def _computed(stack: LayerStack, places: list[int]) -> Tensor:
 
 def _blank(stack: LayerStack) -> Outcome:
     factors = {name: torch.empty_like(value) for name, value in stack.factors.items()}
-    return factors, torch.empty_like(stack.mass, dtype=torch.bool)
+    return factors, torch.empty_like(stack.totals.mass, dtype=torch.bool)
 
 
 def _place(outcome: Outcome, places: list[int], rows: Tensor) -> None:

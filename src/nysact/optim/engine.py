@@ -145,7 +145,7 @@ class Engine:
             if stack.listening:
                 stack.commit()
             else:
-                stack.fade()
+                stack.totals.fade()
         pending = self._start_reducing(due) if due else None
         if any(stack.listening for stack in stacks):
             self._find_bypassed()
@@ -155,14 +155,14 @@ class Engine:
             return
         pending.wait()
         for stack in due:
-            stack.take_in()
+            stack.totals.take_in()
         shared = pays(due) if self._shared is None else self._shared
         refresh_together(due, self.processes if shared else Processes())
 
     def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
         """Begin to add up the statistics of all processes."""
         place = self.processes.place
-        terms = [term for stack in stacks for term in stack.contribution(place)]
+        terms = [t for s in stacks for t in s.totals.contribution(place, present=s.listening)]
         return self.processes.start_sum(terms)
 
     def consolidate(self) -> None:
@@ -170,12 +170,12 @@ class Engine:
         if self.processes:
             self._start_reducing(self._stacks).wait()
             for stack in self._stacks:
-                stack.take_in()
+                stack.totals.take_in()
 
     @property
     def ahead(self) -> bool:
         """Whether this process has statistics that were not reduced yet."""
-        return any(stack.ahead for stack in self._stacks)
+        return any(stack.totals.ahead for stack in self._stacks)
 
     def _find_bypassed(self) -> None:
         """Warn, once each, of layers that got a gradient without an observed call."""
@@ -214,9 +214,9 @@ class Engine:
         """Drop the statistics whose gradients are about to be dropped, of a skipped step say."""
         for layer in self.distinct():
             if layer.reached:
-                layer.stack.discard(layer)
+                layer.stack.observed.discard(layer)
             elif layer.settled:
-                layer.stack.discard_settled(layer)
+                layer.stack.observed.discard_settled(layer)
 
     def arm(self) -> None:
         """Listen to the next forwards if the step they lead to takes statistics."""
@@ -231,7 +231,7 @@ class Engine:
                 stack.open()
                 self._watch_gradients(stack.layers)
             else:
-                stack.close()
+                stack.observed.close()
 
     def _watch_gradients(self, layers: Iterable[Layer]) -> None:
         """Hook the weights that need a gradient, in steps with statistics alone."""
