@@ -100,18 +100,18 @@ def _compute_and_exchange(
 
 def _size(stack: LayerStack) -> int:
     """Numbers that a layer's factors and verdicts take."""
-    return sum(value[0].numel() for value in stack.factors.values()) + stack.shape.groups
+    return sum(value[0].numel() for value in stack.factors.in_force.values()) + stack.shape.groups
 
 
 def _computed(stack: LayerStack, places: list[int]) -> Tensor:
     """Factorise some of a stack's layers, and lay the factors out layer by layer."""
     factors, succeeded = stack.factorise(places)
-    columns = [factors[name].flatten(1) for name in stack.factors]
+    columns = [factors[name].flatten(1) for name in stack.factors.in_force]
     return torch.cat([*columns, succeeded.to(columns[0].dtype)], dim=1).flatten()
 
 
 def _blank(stack: LayerStack) -> Outcome:
-    factors = {name: torch.empty_like(value) for name, value in stack.factors.items()}
+    factors = {name: torch.empty_like(value) for name, value in stack.factors.in_force.items()}
     return factors, torch.empty_like(stack.totals.mass, dtype=torch.bool)
 
 

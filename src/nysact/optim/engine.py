@@ -127,7 +127,7 @@ class Engine:
         for stack in listening:
             step = stack.group["step"]
             with uncast(stack.device.type):
-                stack.report()
+                stack.verdict.report()
                 stack.commit()
                 due = stack.due(step)
                 if any(due):
@@ -150,7 +150,7 @@ class Engine:
         if any(stack.listening for stack in stacks):
             self._find_bypassed()
         for stack in stacks:
-            stack.report()
+            stack.verdict.report()
         if pending is None:
             return
         pending.wait()
@@ -299,7 +299,7 @@ class Engine:
         if not changed and all(layer.stack.fits(layer) for layer in self.distinct()):
             return
         for stack in self._stacks:
-            stack.report()
+            stack.verdict.report()
         known = {
             layer: layer.stack.keep(layer)
             for layer in self.distinct()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, Tensors, lift
+from nysact.curvature import Curvature, Shape, Tensors
 from nysact.distributed import local, local_gradient
 from nysact.optim.backlog import Backlog
+from nysact.optim.factors import NEVER, Factors
 from nysact.optim.layer import STRUCTURAL, Layer, settings_of
 from nysact.optim.observed import Observed
 from nysact.optim.totals import Totals
 from nysact.optim.verdict import Verdict
-
-# In place of the step of the last refresh: no data yet, and data that gave no factors yet.
-NEVER, IN_VAIN = -1, -2
 
 # Elements of the gradients that are multiplied together. A device wants few and large calls; on a
 # processor what doesn't fit its cache is better taken layer by layer, without being copied.
@@ -39,14 +34,14 @@ class LayerStack:
         bias: Whether its last row and column belong to the bias.
         dtype: Dtype of the statistics.
         backlog: Where calls wait whose statistics are to be taken.
-        reduced: Whether other processes see a part of each batch. What is read and saved then
-            holds all of their data up to the last reduction, and is the same on each of them;
-            what this process has seen since is kept apart.
+        reduced: Whether other processes see a part of each batch.
 
     Attributes:
         listening: Whether the next forward is to be observed.
         observed: What the layers observed since the last step.
         totals: What they observed in all steps.
+        factors: What the last refresh made of it.
+        verdict: Which layers it failed.
     """
 
     def __init__(
@@ -69,19 +64,14 @@ class LayerStack:
         self.listening = False
         self.observed = Observed(layers, curvature, backlog)
         self.totals = Totals(layers, curvature, shape, dtype, reduced=reduced)
+        self.factors = Factors(layers, curvature, shape, dtype)
+        self.verdict = Verdict(layers)
         self._curvature = curvature
         self._reduced = reduced
         self._attempted = [False] * len(layers)
         self._opened: int | None = None
-        self._acting: tuple[float, Tensors] | None = None
-        self._drawn: tuple[int, Tensor] | None = None
-        self._verdict = Verdict()
         for index, layer in enumerate(layers):
             layer.stack, layer.index = self, index
-        initial = curvature.initial(shape, self._seeds(0))
-        self.factors = {name: value.to(dtype) for name, value in initial.items()}
-        self.refreshed = torch.full((len(layers),), NEVER, dtype=torch.int64)
-        self.failures = torch.zeros(len(layers), dtype=torch.int64)
         self._slice()
 
     def _slice(self) -> None:
@@ -96,12 +86,7 @@ class LayerStack:
     @property
     def tensors(self) -> Tensors:
         """All that a resumed run needs, by the names used in ``optimizer.state``."""
-        return {
-            **self.totals.tensors,
-            **self.factors,
-            "refreshed": self.refreshed,
-            "failures": self.failures,
-        }
+        return {**self.totals.tensors, **self.factors.tensors}
 
     def state(self, layer: Layer) -> Tensors:
         """Give a layer's slices of the state.
@@ -139,8 +124,8 @@ class LayerStack:
             if f"own {name}" in state:
                 total[layer.index].copy_(state[f"own {name}"])
                 self.totals.ahead = True
-        self._attempted[layer.index] = bool(self.refreshed[layer.index] != NEVER)
-        self._forget_factors()
+        self._attempted[layer.index] = bool(self.factors.refreshed[layer.index] != NEVER)
+        self.factors.forget_derived()
 
     @property
     def device(self) -> torch.device:
@@ -172,11 +157,8 @@ class LayerStack:
         """
         self.dtype = dtype
         self.totals.to(device, dtype)
-        self.factors = {n: value.to(device, dtype) for n, value in self.factors.items()}
-        self.refreshed = self.refreshed.to(device)
-        self.failures = self.failures.to(device)
+        self.factors.to(device, dtype)
         self._slice()
-        self._forget_factors()
 
     @property
     def cost(self) -> float:
@@ -206,15 +188,12 @@ class LayerStack:
 
     def open(self) -> None:
         """Start the statistics of one step from nothing, with the window's probes."""
-        window = self._window()
+        window = -(-int(self.group["step"]) // int(self.group["inv_interval"]))
         if self._curvature.restarts(self.shape) and self._opened not in (None, window):
             # An interval was changed within a window: the new probes need a new average.
             self.totals.clear()
         self._opened = window
-        if self._drawn is None or self._drawn[0] != window:
-            seeds = self._seeds(window)
-            self._drawn = window, self._curvature.probes(self.shape, self.factors, seeds)
-        self.observed.open(self.totals, self._drawn[1])
+        self.observed.open(self.totals, self.factors.probes(window))
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Follow a model that was moved or cast since the last step.
@@ -284,21 +263,14 @@ class LayerStack:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
         wanted = self._mask(due) & self.totals.grounded()
-        factors, succeeded = self.factorise() if outcome is None else outcome
-        accepted = wanted & succeeded.all(-1)
-        for name, new in factors.items():
-            self.factors[name].copy_(torch.where(lift(accepted, new), new, self.factors[name]))
+        new, succeeded = self.factorise() if outcome is None else outcome
         tried = [d and layer.fired for d, layer in zip(due, self.layers, strict=True)]
         reached = wanted if self._reduced else self._mask(tried)
-        self.refreshed.masked_fill_(reached & (self.refreshed == NEVER), IN_VAIN)
-        self.refreshed.masked_fill_(accepted, step)
-        failed = wanted & ~accepted
-        self.failures.add_(failed).masked_fill_(accepted, 0)
+        failed = self.factors.replace(new, succeeded, wanted, reached, step)
         self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
-        self._forget_factors()
         if self.device.type != "cpu" or bool(failed.any()):
-            self._verdict.post(self._findings(failed))
-        self.report()
+            self.verdict.post(self.factors.failures * failed, self.totals.means())
+        self.verdict.report()
         if self._curvature.restarts(self.shape):
             self.totals.restart(wanted)
 
@@ -308,40 +280,6 @@ class LayerStack:
         for index in [] if all(flags) else [i for i, flag in enumerate(flags) if flag]:
             mask[index].fill_(True)
         return mask
-
-    def _forget_factors(self) -> None:
-        """Let go of what was derived from factors that are no longer in force."""
-        self._acting = self._drawn = None
-
-    def _findings(self, failed: Tensor) -> Tensor:
-        """Failures in a row of the layers that failed, and the ranges of their statistics."""
-        columns = [self.failures * failed]
-        for value in self.totals.means().values():
-            columns += value.flatten(1).aminmax(dim=1)
-        return torch.stack([column.to(self.dtype) for column in columns], dim=1)
-
-    def report(self) -> None:
-        """Warn of layers that a refresh failed; raise for one that never recovers.
-
-        Raises:
-            RuntimeError: If a layer has failed more often in a row than ``max_failures``.
-        """
-        for layer, (count, *ends) in zip(self.layers, self._verdict.read(), strict=False):
-            if count == 0:
-                continue
-            ranges = zip(ends[::2], ends[1::2], strict=True)
-            values = dict(zip(self.totals.means(), ranges, strict=True))
-            message = (
-                f"the factorisation for layer {layer.name!r} failed {count:.0f} time(s) in a row, "
-                f"in float64 and with an enlarged shift too; its statistics range over {values}"
-            )
-            if count > self.group["max_failures"]:
-                raise RuntimeError(
-                    f"{message}. max_failures={self.group['max_failures']} is exceeded: look for "
-                    f"inputs of this layer that explode or vanish, lower the learning rate, or "
-                    f"leave the layer out with exclude=[{layer.name!r}]"
-                )
-            warnings.warn(f"{message}: its previous factors stay in force", stacklevel=2)
 
     # --- gradients ---------------------------------------------------------------------------
 
@@ -358,7 +296,7 @@ class LayerStack:
         for layers in self._batches():
             weights, biases = zip(*(layer.gradients() for layer in layers), strict=True)
             place = slice(layers[0].index, layers[-1].index + 1)
-            action = {name: value[place] for name, value in self._action().items()}
+            action = {name: value[place] for name, value in self.factors.action().items()}
             if layers[0].part.geometry.groups < self.shape.groups:
                 first = layers[0].part.start
                 groups = slice(first, first + layers[0].part.geometry.groups)
@@ -383,64 +321,6 @@ class LayerStack:
                 batch.append(layer)
         if batch:
             yield batch
-
-    def _action(self) -> Tensors:
-        """What gradients are multiplied with, until the factors or the damping change."""
-        damping = self.group["damping"]
-        if self._acting is None or self._acting[0] != damping:
-            known = self.refreshed >= 0
-            self._acting = damping, self._curvature.action(self.factors, damping, known)
-        return self._acting[1]
-
-    def inverse(self, layer: Layer) -> Tensor:
-        """Write out the preconditioner in force for a layer.
-
-        Args:
-            layer: One of the stack's layers.
-
-        Returns:
-            ``(d, d)``, or ``(groups, d, d)`` for more than one group.
-        """
-        index = slice(layer.index, layer.index + 1)
-        factors = {name: value[index] for name, value in self.factors.items()}
-        known = self.refreshed[index] >= 0
-        damping = self.group["damping"]
-        dense = self._curvature.inverse(factors, damping, known, self.shape.dim)
-        return dense.squeeze(0) if self.shape.groups == 1 else dense
-
-    def diagnostics(self, layer: Layer) -> dict[str, Any]:
-        """Describe a layer's factors.
-
-        Args:
-            layer: One of the stack's layers.
-
-        Returns:
-            Name to number or tensor.
-        """
-        refreshed = int(self.refreshed[layer.index])
-        factors = {name: value[layer.index] for name, value in self.factors.items()}
-        return {
-            "rank": self.shape.rank,
-            **self._curvature.summary(factors),
-            "damping": self.group["damping"],
-            "refresh_age": None if refreshed < 0 else self.group["step"] - 1 - refreshed,
-            "failures": int(self.failures[layer.index]),
-        }
-
-    # --- schedule ----------------------------------------------------------------------------
-
-    def _window(self) -> int:
-        """Number of the window that the next step's statistics belong to."""
-        step, interval = int(self.group["step"]), int(self.group["inv_interval"])
-        return -(-step // interval)
-
-    def _seeds(self, window: int) -> list[int]:
-        return [_seed(self.group.get("seed", 0), layer.name, window) for layer in self.layers]
-
-
-def _seed(seed: int, name: str, window: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{window}/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") // 2
 
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
