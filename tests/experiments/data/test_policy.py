@@ -36,6 +36,14 @@ def test_policies_read_grey_and_coloured_pictures(name, mode):
     assert len(changed) > 30
 
 
+@pytest.mark.parametrize("notation", ["rand-m10-inc1", "rand-m10", "rand-m0-inc1", "rand-m0"])
+def test_every_operation_does_with_the_least_and_the_greatest_magnitude(notation):
+    picture = Image.radial_gradient("L").resize((32, 32)).convert("RGB")
+    for operation in policy(notation, "bilinear", 32, GREY).ops:
+        operation.prob = 1.0
+        assert operation(picture).size == (32, 32)
+
+
 def test_unknown_policy_is_an_error():
     with pytest.raises(ExperimentError, match=r"data\.augmentation='auto': expected trivial-augm"):
         policy("auto", "bilinear", 224, GREY)

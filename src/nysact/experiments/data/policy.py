@@ -1,6 +1,7 @@
 """Augmentation policies: random changes of shape and colour, of one picture at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from nysact.experiments.errors import ExperimentError
@@ -39,9 +40,18 @@ def policy(
         "interpolation": Image.Resampling[interpolation.upper()],
     }
     try:
-        return rand_augment_transform(name, settings)
+        found = rand_augment_transform(name, settings)
     except (AssertionError, ValueError) as error:
         raise ExperimentError(
             f"data.augmentation={name!r}: expected trivial-augment, or timm's notation of a "
             "RandAugment, such as rand-m9-mstd0.5-inc1"
         ) from error
+    for operation in found.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(bits_kept, operation.level_fn)
+    return found
+
+
+def bits_kept(bits_at: Callable[[float, Any], tuple[int]], magnitude: float, settings: Any) -> Any:
+    """Keep one bit of a pixel at least; timm may say none, which is an error to Pillow."""
+    return (max(1, bits_at(magnitude, settings)[0]),)
