@@ -454,14 +454,15 @@ def failing():
     model = wrap(network(), "ddp")
     optimizer = NysAct(model, max_failures=0, **SETTINGS)
 
-    def post(verdict, numbers):
-        verdict._numbers, verdict._arrived = numbers, Arrival()
+    def post(verdict, failures, statistics):
+        whole_post(verdict, failures, statistics)
+        verdict._arrived = Arrival()
 
     def factorise(stack, places=slice(None)):
         factors, succeeded = whole_factorise(stack, places)
         return factors, torch.zeros_like(succeeded)
 
-    whole_factorise = LayerStack.factorise
+    whole_factorise, whole_post = LayerStack.factorise, Verdict.post
     with (
         mock.patch.multiple(LayerStack, factorise=factorise),
         mock.patch.object(Verdict, "post", post),

@@ -1,6 +1,7 @@
 """SKFAC is K-FAC's dense formula on the first samples, averaged over positions."""
 
 import pytest
+import torch
 from torch import nn
 
 from nysact import SKFAC
@@ -26,3 +27,16 @@ def test_the_update_is_the_dense_formula_on_the_samples_kept(name, kept):
 def test_options_that_mean_nothing_to_it_are_refused(option):
     with pytest.raises(TypeError, match=next(iter(option))):
         SKFAC(nn.Linear(2, 2), **option)
+
+
+def test_micro_batches_past_the_samples_kept_change_nothing():
+    weights = []
+    for batches in (1, 3):
+        torch.manual_seed(0)
+        model, inputs = nn.Linear(3, 2).double(), torch.randn(24, 3, dtype=torch.float64)
+        optimizer = SKFAC(model, lr=0.1, rank=8)
+        for part in inputs.chunk(batches):
+            (model(part).square().sum() / 24).backward()
+        optimizer.step()
+        weights.append(model.weight.detach())
+    assert torch.allclose(*weights, rtol=1e-10, atol=0)

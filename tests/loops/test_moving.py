@@ -29,7 +29,7 @@ def hooks(model):
 def frozen_copy(optimizer):
     """A mark of all that observing a forward may change."""
     pending = [
-        {name: value.clone() for name, value in layer.stack._pending.items()}
+        {name: value.clone() for name, value in layer.stack.observed.sums.items()}
         for layer in optimizer.layers.values()
     ]
     return learned(optimizer), pending

@@ -110,10 +110,10 @@ def test_statistics_are_taken_before_the_backward_pass_ends():
     layer = linear()
     optimizer = NysAct(layer, **SETTINGS)
     loss = layer(batch()).square().mean()
-    stack = optimizer.layers[""].stack
-    assert not stack._pending["sketch"].any()
+    observed = optimizer.layers[""].stack.observed
+    assert not observed.sums["sketch"].any()
     loss.backward()
-    assert stack._pending["sketch"].any()
+    assert observed.sums["sketch"].any()
 
 
 def test_a_step_inside_autocast_computes_as_outside():

@@ -1,5 +1,8 @@
 """Tables that a device computes are read by the host when they have arrived."""
 
+import warnings
+from types import SimpleNamespace
+
 import torch
 
 from nysact.optim.verdict import Verdict
@@ -19,30 +22,40 @@ class Transfer:
 
 
 def posted(transfer=None, **options):
-    verdict = Verdict(**options)
-    verdict.post(torch.tensor([[1.0, 2.0]]))
+    """A verdict that one layer has failed once."""
+    layer = SimpleNamespace(name="odd", group={"max_failures": 3})
+    verdict = Verdict([layer], **options)
+    verdict.post(torch.tensor([1]), {"sketch": torch.ones(1, 1, 2, 2)})
     verdict._arrived = transfer
     return verdict
 
 
-def test_a_table_is_read_once():
+def said(verdict, **options):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        verdict.report(**options)
+    return [str(each.message) for each in seen]
+
+
+def test_a_failure_is_told_once():
     verdict = posted()
-    assert verdict.read() == [[1, 2]]
-    assert verdict.read() == []
-    assert Verdict().read(wait=True) == []
+    (message,) = said(verdict)
+    assert "'odd' failed 1 time(s)" in message
+    assert "{'sketch': (1.0, 1.0)}" in message
+    assert said(verdict, wait=True) == []
 
 
 def test_what_is_under_way_is_left_there_unless_waited_for():
     late = Transfer(done=False)
     verdict = posted(late)
-    assert verdict.read() == []
-    assert verdict.read(wait=True) == [[1, 2]]
+    assert said(verdict) == []
+    assert len(said(verdict, wait=True)) == 1
     assert late.waited
-    assert posted(Transfer(done=True)).read() == [[1, 2]]
+    assert len(said(posted(Transfer(done=True)))) == 1
 
 
 def test_several_processes_read_only_where_all_of_them_wait():
     # Whether it has arrived is another question on each of them.
     verdict = posted(Transfer(done=True), together=True)
-    assert verdict.read() == []
-    assert verdict.read(wait=True) == [[1, 2]]
+    assert said(verdict) == []
+    assert len(said(verdict, wait=True)) == 1

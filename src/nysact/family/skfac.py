@@ -62,7 +62,8 @@ class SampledKronecker(JoinedCurvature):
 
     def _place(self, rows: Tensor, offset: int) -> Tensor:
         """Put rows behind those of earlier calls, and drop what is beyond the last place."""
-        rows = rows[:, : max(0, self._kept - offset)]
+        offset = min(offset, self._kept)
+        rows = rows[:, : self._kept - offset]
         return F.pad(rows, (0, 0, offset, self._kept - offset - rows.shape[1]))
 
     def totals(self, sums: Tensors, samples: Tensor) -> Tensors:

@@ -10,7 +10,7 @@ import torch
 from nysact.linear_map import LinearMap
 
 if TYPE_CHECKING:
-    from nysact.optim.stack import LayerStack
+    from nysact.optim.observed import Observed
 
 # Bytes of sampled inputs that may wait: little beside a model's activations, and they stay in a
 # processor's cache.
@@ -18,7 +18,7 @@ LIMIT = 2**22
 
 
 class _Call(NamedTuple):
-    stack: LayerStack
+    observed: Observed
     place: int
     linear_map: LinearMap
     offset: int
@@ -37,18 +37,18 @@ class Backlog:
         self._bytes = 0
 
     def add(
-        self, stack: LayerStack, place: int, linear_map: LinearMap, offset: int, size: int
+        self, observed: Observed, place: int, linear_map: LinearMap, offset: int, size: int
     ) -> None:
         """Put off the statistics of one call.
 
         Args:
-            stack: The layer's stack.
-            place: The layer's place there.
+            observed: What the layer's stack observed.
+            place: The layer's place in the stack.
             linear_map: The map that the chosen inputs induce, copies which nobody overwrites.
             offset: Samples that the layer's earlier calls contributed.
             size: Bytes of the chosen inputs.
         """
-        self._calls.append(_Call(stack, place, linear_map, offset))
+        self._calls.append(_Call(observed, place, linear_map, offset))
         self._bytes += size
         if self._bytes > LIMIT:
             self.work_off()
@@ -59,9 +59,9 @@ class Backlog:
             return
         calls, self._calls, self._bytes = self._calls, [], 0
         with torch.no_grad():
-            for stack, place, linear_map, offset in calls:
-                with uncast(stack.device.type):
-                    stack.add(place, linear_map, offset)
+            for observed, place, linear_map, offset in calls:
+                with uncast(observed.device.type):
+                    observed.add(place, linear_map, offset)
 
     def drop(self) -> None:
         """Forget what was put off."""

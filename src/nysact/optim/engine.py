@@ -129,7 +129,7 @@ class Engine:
         for stack in listening:
             step = stack.group["step"]
             with uncast(stack.device.type):
-                stack.report()
+                stack.verdict.report()
                 stack.commit()
                 due = stack.due(step)
                 if any(due):
@@ -142,12 +142,12 @@ class Engine:
         due = [stack for stack in stacks if any(stack.due(stack.group["step"]))]
         for stack in due:
             # By now it has long arrived, and all processes find the same at the same step.
-            stack.report(wait=True)
+            stack.verdict.report(wait=True)
         for stack in stacks:
             if stack.listening:
                 stack.commit()
             else:
-                stack.fade()
+                stack.totals.fade()
         pending = self._start_reducing(due) if due else None
         if any(stack.listening for stack in stacks):
             self._find_bypassed()
@@ -155,7 +155,7 @@ class Engine:
             return
         pending.wait()
         for stack in due:
-            stack.take_in()
+            stack.totals.take_in()
         shared = self._shared
         if shared is None:
             shared = pays(due, len(self.processes.ranks))
@@ -173,7 +173,7 @@ class Engine:
     def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
         """Begin to add up the statistics of all processes."""
         place = self.processes.place
-        terms = [term for stack in stacks for term in stack.contribution(place)]
+        terms = [t for s in stacks for t in s.totals.contribution(place, present=s.listening)]
         return self.processes.start_sum(terms)
 
     def consolidate(self) -> None:
@@ -182,12 +182,12 @@ class Engine:
             self._agree()
             self._start_reducing(self._stacks).wait()
             for stack in self._stacks:
-                stack.take_in()
+                stack.totals.take_in()
 
     @property
     def ahead(self) -> bool:
         """Whether this process has statistics that were not reduced yet."""
-        return any(stack.ahead for stack in self._stacks)
+        return any(stack.totals.ahead for stack in self._stacks)
 
     def _find_bypassed(self) -> None:
         """Warn, once each, of layers that got a gradient without an observed call."""
@@ -226,9 +226,9 @@ class Engine:
         """Drop the statistics whose gradients are about to be dropped, of a skipped step say."""
         for layer in self.distinct():
             if layer.reached:
-                layer.stack.discard(layer)
+                layer.stack.observed.discard(layer)
             elif layer.settled:
-                layer.stack.discard_settled(layer)
+                layer.stack.observed.discard_settled(layer)
 
     def arm(self) -> None:
         """Listen to the next forwards if the step they lead to takes statistics."""
@@ -243,7 +243,7 @@ class Engine:
                 stack.open()
                 self._watch_gradients(stack.layers)
             else:
-                stack.close()
+                stack.observed.close()
 
     def _watch_gradients(self, layers: Iterable[Layer]) -> None:
         """Hook the weights that need a gradient, in steps with statistics alone."""
@@ -322,7 +322,7 @@ class Engine:
         if not changed and all(layer.stack.fits(layer) for layer in self.distinct()):
             return
         for stack in self._stacks:
-            stack.report(wait=bool(self.processes))
+            stack.verdict.report(wait=bool(self.processes))
         known = {
             layer: layer.stack.keep(layer)
             for layer in self.distinct()

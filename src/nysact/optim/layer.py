@@ -119,9 +119,9 @@ class Layer:
             return
         if self.reached and is_spread(self.weight) and self.weight.grad is None:
             # No hook of the framework says that a spread gradient is about to arrive.
-            self.stack.discard(self)
+            self.stack.observed.discard(self)
         elif self.reached:
-            self.stack.settle(self)
+            self.stack.observed.settle(self)
         # A tensor-parallel layer reads what lies here of its inputs.
         given = adapter.inputs(module, call)
         self._check_spread(module._parameters[adapter.weight_name], given)
@@ -130,13 +130,13 @@ class Layer:
             return
         # Weights that are offloaded stay where they are, and their statistics with them.
         offloaded = self.weight.device.type == "cpu" != inputs[0].device.type
-        device = self.stack.device if offloaded else inputs[0].device
-        self.stack.prepare(device, self.statistic_dtype)
-        self.stack.count(self.index, inputs[0].shape[0])
+        stack, observed = self.stack, self.stack.observed
+        device = stack.device if offloaded else inputs[0].device
+        stack.prepare(device, self.statistic_dtype)
+        observed.count(self.index, inputs[0].shape[0])
         chosen = self._sample(module, adapter, inputs)
         if not chosen:
             return
-        stack = self.stack
         size = sum(tensor.numel() for tensor in chosen) * stack.dtype.itemsize
         # Compiled code would be compiled anew for every number of calls that wait.
         waits = size <= LIMIT and not torch.compiler.is_compiling()
@@ -147,9 +147,9 @@ class Layer:
             rows = [tensor.detach().to(device, stack.dtype, copy=copy) for tensor in chosen]
             linear_map = adapter.linear_map(module, call, rows, bias=stack.bias)
             if waits:
-                stack.backlog.add(stack, self.index, linear_map, self.taken, size)
+                observed.backlog.add(observed, self.index, linear_map, self.taken, size)
             else:
-                stack.add(self.index, linear_map, self.taken)
+                observed.add(self.index, linear_map, self.taken)
         self.taken += linear_map.samples
         self.fired = True
 
@@ -167,7 +167,7 @@ class Layer:
         """
         if self.stack.listening and self.fired:
             rows = adapter.output_rows(module, gradient).to(self.stack.dtype)
-            self.stack.add_outputs(self.index, rows, samples, self.heard)
+            self.stack.observed.add_outputs(self.index, rows, samples, self.heard)
             self.heard += samples
 
     def _check_spread(self, weight: Any, inputs: Sequence[Tensor]) -> None:
@@ -353,11 +353,11 @@ class GradientHooks:
     def _before(self, gradient: Tensor) -> None:
         del gradient
         if self._layer.settled and self._layer.weight.grad is None:
-            self._layer.stack.discard_settled(self._layer)
+            self._layer.stack.observed.discard_settled(self._layer)
 
     def _after(self, weight: Tensor) -> None:
         if not is_spread(weight):
             # fully_shard calls from the stream that reduces gradients; what waits was copied on
             # that of the forward, and is worked off there.
-            self._layer.stack.backlog.work_off()
+            self._layer.stack.observed.backlog.work_off()
         self._layer.reached, self._layer.touched = self._layer.fired, True

@@ -144,7 +144,7 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             KeyError: If no layer has this name.
         """
         layer = self._layer(name)
-        return layer.stack.inverse(layer)
+        return layer.stack.factors.inverse(layer)
 
     def diagnostics(self) -> dict[str, dict[str, Any]]:
         """Describe what is in force for each layer.
@@ -155,7 +155,7 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             trace, 0 before the first refresh) and ``tail`` (both ``(groups,)``); ``damping``,
             ``refresh_age`` (steps, ``None`` before the first refresh) and ``failures`` (in a row).
         """
-        return {name: layer.stack.diagnostics(layer) for name, layer in self.layers.items()}
+        return {name: layer.stack.factors.diagnostics(layer) for name, layer in self.layers.items()}
 
     def _layer(self, name: str) -> Layer:
         if name not in self.engine.layers:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, lift
+from nysact.curvature import Curvature, Shape, Tensors
 from nysact.distributed import local, local_gradient
-from nysact.linear_map import LinearMap
 from nysact.optim.backlog import Backlog
+from nysact.optim.factors import NEVER, Factors
 from nysact.optim.layer import STRUCTURAL, Layer, settings_of
+from nysact.optim.observed import Observed
+from nysact.optim.totals import Totals
 from nysact.optim.verdict import Verdict
-
-Tensors = dict[str, Tensor]
-
-# In place of the step of the last refresh: no data yet, and data that gave no factors yet.
-NEVER, IN_VAIN = -1, -2
 
 # Elements of the gradients that are multiplied together. A device wants few and large calls; on a
 # processor what doesn't fit its cache is better taken layer by layer, without being copied.
@@ -40,13 +34,14 @@ class LayerStack:
         bias: Whether its last row and column belong to the bias.
         dtype: Dtype of the statistics.
         backlog: Where calls wait whose statistics are to be taken.
-        reduced: Whether other processes see a part of each batch. What is read and saved then
-            holds all of their data up to the last reduction, and is the same on each of them;
-            what this process has seen since is kept apart.
+        reduced: Whether other processes see a part of each batch.
 
     Attributes:
         listening: Whether the next forward is to be observed.
-        ahead: Whether there are statistics that were not reduced yet.
+        observed: What the layers observed since the last step.
+        totals: What they observed in all steps.
+        factors: What the last refresh made of it.
+        verdict: Which layers it failed.
     """
 
     def __init__(
@@ -61,43 +56,22 @@ class LayerStack:
         reduced: bool = False,
     ) -> None:
         self.layers = layers
-        self.backlog = backlog
         self.group = layers[0].group
         self.settings = settings_of(self.group)
         self.shape = shape
         self.bias = bias
         self.dtype = dtype
-        self.listening = self.ahead = False
+        self.listening = False
+        self.observed = Observed(layers, curvature, backlog)
+        self.totals = Totals(layers, curvature, shape, dtype, reduced=reduced)
+        self.factors = Factors(layers, curvature, shape, dtype)
+        self.verdict = Verdict(layers, together=reduced)
         self._curvature = curvature
         self._reduced = reduced
-        self._own: Tensors = {}
-        self._faded = 1.0
-        self._present: Tensor | None = None
         self._attempted = [False] * len(layers)
         self._opened: int | None = None
-        self._pending: Tensors = {}
-        self._settled: list[Tensor] = []
-        self._probes = self._rows = self._output_rows = self._samples = torch.empty(0)
-        self._acting: tuple[float, Tensors] | None = None
-        self._drawn: tuple[int, Tensor] | None = None
-        self._verdict = Verdict(together=reduced)
         for index, layer in enumerate(layers):
             layer.stack, layer.index = self, index
-        self._allocate()
-
-    def _allocate(self) -> None:
-        lead = (len(self.layers), self.shape.groups)
-        sizes = self._curvature.statistics(self.shape)
-        self.statistics = {
-            name: torch.zeros(*lead, *size, dtype=self.dtype) for name, size in sizes.items()
-        }
-        initial = self._curvature.initial(self.shape, self._seeds(0))
-        self.factors = {name: value.to(self.dtype) for name, value in initial.items()}
-        self.mass = torch.zeros(lead, dtype=self.dtype)
-        if self._reduced:
-            self._own = {name: torch.zeros_like(total) for name, total in self._totals.items()}
-        self.refreshed = torch.full(lead[:1], NEVER, dtype=torch.int64)
-        self.failures = torch.zeros(lead[:1], dtype=torch.int64)
         self._slice()
 
     def _slice(self) -> None:
@@ -112,18 +86,7 @@ class LayerStack:
     @property
     def tensors(self) -> Tensors:
         """All that a resumed run needs, by the names used in ``optimizer.state``."""
-        return {
-            **self.statistics,
-            "mass": self.mass,
-            **self.factors,
-            "refreshed": self.refreshed,
-            "failures": self.failures,
-        }
-
-    @property
-    def _totals(self) -> Tensors:
-        """Statistics and the count of their rows, which fade and are reduced alike."""
-        return {**self.statistics, "mass": self.mass}
+        return {**self.totals.tensors, **self.factors.tensors}
 
     def state(self, layer: Layer) -> Tensors:
         """Give a layer's slices of the state.
@@ -145,10 +108,7 @@ class LayerStack:
         Returns:
             Name to tensor, for :meth:`load`.
         """
-        own = {f"own {name}": total[layer.index] for name, total in self._own.items()}
-        # They fade by the steps since the last reduction first when the next one comes.
-        faded = {name: total[layer.index] * self._faded for name, total in self._totals.items()}
-        return {**self.state(layer), **faded, **own}
+        return {**self.state(layer), **self.totals.keep(layer.index)}
 
     def load(self, layer: Layer, state: Tensors) -> None:
         """Take over a layer's state.
@@ -159,17 +119,17 @@ class LayerStack:
         """
         for name, view in self.state(layer).items():
             view.copy_(state[name])
-        for name, total in self._own.items():
+        for name, total in self.totals.own.items():
             if f"own {name}" in state:
                 total[layer.index].copy_(state[f"own {name}"])
-                self.ahead = True
-        self._attempted[layer.index] = bool(self.refreshed[layer.index] != NEVER)
-        self._forget_factors()
+                self.totals.ahead = True
+        self._attempted[layer.index] = bool(self.factors.refreshed[layer.index] != NEVER)
+        self.factors.forget_derived()
 
     @property
     def device(self) -> torch.device:
         """Where the state is."""
-        return self.mass.device
+        return self.totals.mass.device
 
     def fits(self, layer: Layer) -> bool:
         """Tell whether a layer's parameters still are what the state was made for.
@@ -195,14 +155,9 @@ class LayerStack:
             dtype: Dtype of the statistics and factors.
         """
         self.dtype = dtype
-        self.statistics = {n: value.to(device, dtype) for n, value in self.statistics.items()}
-        self.factors = {n: value.to(device, dtype) for n, value in self.factors.items()}
-        self.mass = self.mass.to(device, dtype)
-        self._own = {n: value.to(device, dtype) for n, value in self._own.items()}
-        self.refreshed = self.refreshed.to(device)
-        self.failures = self.failures.to(device)
+        self.totals.to(device, dtype)
+        self.factors.to(device, dtype)
         self._slice()
-        self._forget_factors()
 
     @property
     def cost(self) -> float:
@@ -232,30 +187,12 @@ class LayerStack:
 
     def open(self) -> None:
         """Start the statistics of one step from nothing, with the window's probes."""
-        lead = (len(self.layers), self.shape.groups)
-        window = self._window()
+        window = -(-int(self.group["step"]) // int(self.group["inv_interval"]))
         if self._curvature.restarts(self.shape) and self._opened not in (None, window):
             # An interval was changed within a window: the new probes need a new average.
-            for average in (*self._totals.values(), *self._own.values()):
-                average.zero_()
+            self.totals.clear()
         self._opened = window
-        if self._drawn is None or self._drawn[0] != window:
-            seeds = self._seeds(window)
-            self._drawn = window, self._curvature.probes(self.shape, self.factors, seeds)
-        self._probes = self._drawn[1]
-        self._pending = {name: torch.zeros_like(value) for name, value in self.statistics.items()}
-        self._rows = torch.zeros(lead, dtype=self.dtype, device=self.device)
-        self._output_rows, self._samples = self._rows.clone(), self._rows[:, :1].clone()
-        self._settled = []
-        for layer in self.layers:
-            layer.forget()
-
-    def close(self) -> None:
-        """Let go of what only a step with statistics needs."""
-        self._pending, self._settled = {}, []
-        self._probes = self._rows = self._output_rows = self._samples = torch.empty(0)
-        for layer in self.layers:
-            layer.forget()
+        self.observed.open(self.totals, self.factors.probes(window))
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Follow a model that was moved or cast since the last step.
@@ -264,138 +201,14 @@ class LayerStack:
             device: Where the inputs are.
             dtype: Dtype of the statistics.
         """
-        if self._rows.device != device or self.dtype != dtype:
-            self.backlog.work_off()
+        if self.observed.device != device or self.dtype != dtype:
+            self.observed.backlog.work_off()
             self.to(device, dtype)
             self.open()
 
-    def count(self, index: int, samples: int) -> None:
-        """Count the samples of one call, whether or not they are chosen for the statistics.
-
-        Args:
-            index: The layer's place.
-            samples: Their number.
-        """
-        if self.observes_outputs:
-            self._samples[index].add_(samples)
-
-    def add(self, index: int, linear_map: LinearMap, offset: int) -> None:
-        """Add the statistics of one call's inputs.
-
-        Args:
-            index: The layer's place.
-            linear_map: The map that the chosen inputs induce.
-            offset: Samples that the layer's earlier calls contributed.
-        """
-        for name, value in self._curvature.measure(linear_map, self._probes[index], offset).items():
-            self._pending[name][index].add_(value)
-        if len(set(linear_map.rows)) == 1:
-            self._rows[index].add_(linear_map.rows[0])
-        else:
-            for group, count in enumerate(linear_map.rows):
-                self._rows[index, group].add_(count)
-
-    def add_outputs(self, index: int, rows: Tensor, samples: int, offset: int) -> None:
-        """Add the statistics of the gradient of one output.
-
-        Args:
-            index: The layer's place.
-            rows: The gradient as rows, ``(groups, rows, out)``.
-            samples: Samples that they come from.
-            offset: Samples that the layer's earlier calls contributed.
-        """
-        for name, value in self._curvature.measure_outputs(rows, samples, offset).items():
-            self._pending[name][index].add_(value)
-        self._output_rows[index].add_(rows.shape[1])
-
-    def _awaiting(self) -> tuple[Tensor, ...]:
-        """What was observed since the last backward pass: the sums, and the counts behind them."""
-        return (*self._pending.values(), self._rows, self._output_rows, self._samples)
-
-    def settle(self, layer: Layer) -> None:
-        """Set aside what a layer observed for the gradient that it has by now.
-
-        Args:
-            layer: One of the stack's layers.
-        """
-        self.backlog.work_off()
-        if not self._settled:
-            self._settled = [torch.zeros_like(value) for value in self._awaiting()]
-        for aside, value in zip(self._settled, self._awaiting(), strict=True):
-            aside[layer.index].add_(value[layer.index])
-            value[layer.index].zero_()
-        layer.reached, layer.settled = False, True
-
-    def discard_settled(self, layer: Layer) -> None:
-        """Forget what was set aside for a layer.
-
-        Args:
-            layer: One of the stack's layers.
-        """
-        for aside in self._settled:
-            aside[layer.index].zero_()
-        layer.settled = False
-
-    def discard(self, layer: Layer) -> None:
-        """Forget what a layer observed since the last step.
-
-        Args:
-            layer: One of the stack's layers.
-        """
-        self.backlog.work_off()
-        self.discard_settled(layer)
-        for value in self._awaiting():
-            value[layer.index].zero_()
-        layer.forget()
-
     def commit(self) -> None:
-        """Take the step's totals into the running ones; what isn't finite is left out.
-
-        Totals and counts fade alike, data or none, so that they are linear in the data: their
-        ratio is the mean with weights that fall with age, and those of several processes add up.
-        """
-        self.backlog.work_off()
-        if self._settled:
-            for value, aside in zip(self._awaiting(), self._settled, strict=True):
-                value.add_(aside)
-        totals = self._curvature.totals(self._pending, self._samples)
-        usable = self._rows > 0
-        if self._curvature.observes_outputs:
-            usable &= self._output_rows > 0
-        for total in totals.values():
-            usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
-        gain = 1 - self.group["stat_decay"]
-        running = self._own or self._totals
-        for name, total in {**totals, "mass": self._rows}.items():
-            running[name].lerp_(torch.where(lift(usable, total), total, 0), gain)
-        if self._reduced:
-            self._faded, self.ahead = self._faded * self.group["stat_decay"], True
-
-    def fade(self) -> None:
-        """Let totals fade by a step with statistics that this process takes no part in."""
-        for total in self._own.values():
-            total.mul_(self.group["stat_decay"])
-        self._faded *= self.group["stat_decay"]
-
-    def contribution(self, place: tuple[int, int]) -> list[Tensor]:
-        """Give what this process adds to the reduced totals.
-
-        Args:
-            place: Place of this process among all, and their number.
-
-        Returns:
-            Tensors that the sums over processes are to be put into, for :meth:`take_in`.
-        """
-        self._own = self._curvature.portion(self._own, *place)
-        self._present = self.mass.new_full((1,), float(self.listening))
-        return [*self._own.values(), self._present]
-
-    def take_in(self) -> None:
-        """Add the sums over processes to the totals, and start this process's anew."""
-        for name, total in self._totals.items():
-            total.mul_(self._faded).add_(self._own[name])
-            self._own[name].zero_()
-        self._faded, self.ahead = 1.0, False
+        """Take the step's totals into the running ones; what isn't finite is left out."""
+        self.totals.add(*self.observed.total())
 
     # --- factors -----------------------------------------------------------------------------
 
@@ -427,8 +240,8 @@ class LayerStack:
         Returns:
             The factors and a boolean ``(layers, groups)``: whether each can be used.
         """
-        means = {name: value[places] for name, value in self._means().items()}
-        return self._curvature.refresh(means, self._probes[places])
+        means = {name: value[places] for name, value in self.totals.means().items()}
+        return self._curvature.refresh(means, self.observed.probes[places])
 
     def refresh(
         self,
@@ -448,27 +261,17 @@ class LayerStack:
         Raises:
             RuntimeError: If a layer has failed more often in a row than ``max_failures``.
         """
-        wanted = self._mask(due) & self._grounded().all(-1)
-        if self._present is not None:
-            wanted &= self._present > 0
-        factors, succeeded = self.factorise() if outcome is None else outcome
-        accepted = wanted & succeeded.all(-1)
-        for name, new in factors.items():
-            self.factors[name].copy_(torch.where(lift(accepted, new), new, self.factors[name]))
+        wanted = self._mask(due) & self.totals.grounded()
+        new, succeeded = self.factorise() if outcome is None else outcome
         tried = [d and layer.fired for d, layer in zip(due, self.layers, strict=True)]
         reached = wanted if self._reduced else self._mask(tried)
-        self.refreshed.masked_fill_(reached & (self.refreshed == NEVER), IN_VAIN)
-        self.refreshed.masked_fill_(accepted, step)
-        failed = wanted & ~accepted
-        self.failures.add_(failed).masked_fill_(accepted, 0)
+        failed = self.factors.replace(new, succeeded, wanted, reached, step)
         self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
-        self._forget_factors()
         if self.device.type != "cpu" or bool(failed.any()):
-            self._verdict.post(self._findings(failed))
-        self.report()
+            self.verdict.post(self.factors.failures * failed, self.totals.means())
+        self.verdict.report()
         if self._curvature.restarts(self.shape):
-            for average in self._totals.values():
-                average.masked_fill_(lift(wanted, average), 0)
+            self.totals.restart(wanted)
 
     def _mask(self, flags: Sequence[bool]) -> Tensor:
         """Put flags on the device with fills, which wait for nothing."""
@@ -476,51 +279,6 @@ class LayerStack:
         for index in [] if all(flags) else [i for i, flag in enumerate(flags) if flag]:
             mask[index].fill_(True)
         return mask
-
-    def _forget_factors(self) -> None:
-        """Let go of what was derived from factors that are no longer in force."""
-        self._acting = self._drawn = None
-
-    def _grounded(self) -> Tensor:
-        """Whether there is data, not faded so far that its ratio would lose its digits."""
-        limits = torch.finfo(self.dtype)
-        return self.mass > limits.tiny / limits.eps
-
-    def _means(self) -> Tensors:
-        return self._curvature.means(self.statistics, self.mass)
-
-    def _findings(self, failed: Tensor) -> Tensor:
-        """Failures in a row of the layers that failed, and the ranges of their statistics."""
-        columns = [self.failures * failed]
-        for value in self._means().values():
-            columns += value.flatten(1).aminmax(dim=1)
-        return torch.stack([column.to(self.dtype) for column in columns], dim=1)
-
-    def report(self, *, wait: bool = False) -> None:
-        """Warn of layers that a refresh failed; raise for one that never recovers.
-
-        Args:
-            wait: Whether to wait for what the device found.
-
-        Raises:
-            RuntimeError: If a layer has failed more often in a row than ``max_failures``.
-        """
-        for layer, (count, *ends) in zip(self.layers, self._verdict.read(wait=wait), strict=False):
-            if count == 0:
-                continue
-            ranges = zip(ends[::2], ends[1::2], strict=True)
-            values = dict(zip(self._means(), ranges, strict=True))
-            message = (
-                f"the factorisation for layer {layer.name!r} failed {count:.0f} time(s) in a row, "
-                f"in float64 and with an enlarged shift too; its statistics range over {values}"
-            )
-            if count > self.group["max_failures"]:
-                raise RuntimeError(
-                    f"{message}. max_failures={self.group['max_failures']} is exceeded: look for "
-                    f"inputs of this layer that explode or vanish, lower the learning rate, or "
-                    f"leave the layer out with exclude=[{layer.name!r}]"
-                )
-            warnings.warn(f"{message}: its previous factors stay in force", stacklevel=2)
 
     # --- gradients ---------------------------------------------------------------------------
 
@@ -537,7 +295,7 @@ class LayerStack:
         for layers in self._batches():
             weights, biases = zip(*(layer.gradients() for layer in layers), strict=True)
             place = slice(layers[0].index, layers[-1].index + 1)
-            action = {name: value[place] for name, value in self._action().items()}
+            action = {name: value[place] for name, value in self.factors.action().items()}
             if layers[0].part.geometry.groups < self.shape.groups:
                 first = layers[0].part.start
                 groups = slice(first, first + layers[0].part.geometry.groups)
@@ -562,64 +320,6 @@ class LayerStack:
                 batch.append(layer)
         if batch:
             yield batch
-
-    def _action(self) -> Tensors:
-        """What gradients are multiplied with, until the factors or the damping change."""
-        damping = self.group["damping"]
-        if self._acting is None or self._acting[0] != damping:
-            known = self.refreshed >= 0
-            self._acting = damping, self._curvature.action(self.factors, damping, known)
-        return self._acting[1]
-
-    def inverse(self, layer: Layer) -> Tensor:
-        """Write out the preconditioner in force for a layer.
-
-        Args:
-            layer: One of the stack's layers.
-
-        Returns:
-            ``(d, d)``, or ``(groups, d, d)`` for more than one group.
-        """
-        index = slice(layer.index, layer.index + 1)
-        factors = {name: value[index] for name, value in self.factors.items()}
-        known = self.refreshed[index] >= 0
-        damping = self.group["damping"]
-        dense = self._curvature.inverse(factors, damping, known, self.shape.dim)
-        return dense.squeeze(0) if self.shape.groups == 1 else dense
-
-    def diagnostics(self, layer: Layer) -> dict[str, Any]:
-        """Describe a layer's factors.
-
-        Args:
-            layer: One of the stack's layers.
-
-        Returns:
-            Name to number or tensor.
-        """
-        refreshed = int(self.refreshed[layer.index])
-        factors = {name: value[layer.index] for name, value in self.factors.items()}
-        return {
-            "rank": self.shape.rank,
-            **self._curvature.summary(factors),
-            "damping": self.group["damping"],
-            "refresh_age": None if refreshed < 0 else self.group["step"] - 1 - refreshed,
-            "failures": int(self.failures[layer.index]),
-        }
-
-    # --- schedule ----------------------------------------------------------------------------
-
-    def _window(self) -> int:
-        """Number of the window that the next step's statistics belong to."""
-        step, interval = int(self.group["step"]), int(self.group["inv_interval"])
-        return -(-step // interval)
-
-    def _seeds(self, window: int) -> list[int]:
-        return [_seed(self.group.get("seed", 0), layer.name, window) for layer in self.layers]
-
-
-def _seed(seed: int, name: str, window: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{window}/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") // 2
 
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -87,6 +88,9 @@ MISTAKES = {
     "model.options.classes=0": "classes=0: expected a whole number from 1 up",
     "data.name=cifar": "data.name is 'cifar': the nearest is 'cifar10'",
     "data.flip=1": "data.flip=1: expected a valid boolean",
+    "data.loader=fast": "data.loader='fast': expected 'device' or 'standard'",
+    "data.interpolation=nearest": "data.interpolation='nearest': expected 'bilinear' or 'bicubic'",
+    "data.validation_size=-1": "data.validation_size=-1: expected greater than or equal to 0",
     "precision=fp8": "precision='fp8': expected 'fp32', 'bf16' or 'fp16'",
     "schedule.name=linear": "schedule.name='linear': expected 'cosine' or 'constant'",
     "optimizer=adam": "optimizer is a section: expected one of its settings: optimizer.name",
@@ -132,6 +136,17 @@ def test_run_id_tells_runs_apart_but_not_where_their_data_lies():
     assert base.override(["data.folder=elsewhere"]).run_id() == base.run_id()
     text = base.override(["data.name=text"])
     assert text.override(["data.folder=elsewhere"]).run_id() != text.run_id()
+
+
+def test_settings_that_came_later_leave_a_run_its_name_at_their_defaults():
+    base = config()
+    values = base.model_dump()
+    former = ("name", "train_size", "test_size", "flip", "crop")
+    values["data"] = {name: values["data"][name] for name in former}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    assert base.run_id().endswith(f"_{digest[:8]}")
+    for assignment in ("data.validation_size=9", "data.loader=standard", "data.mixup=0.2"):
+        assert base.override([assignment]).run_id() != base.run_id()
 
 
 def test_run_id_shows_what_is_varied():

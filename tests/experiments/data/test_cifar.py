@@ -42,8 +42,9 @@ def test_pixels_and_labels_are_those_of_the_files(name, written, tmp_path):
         pixels = torch.cat([torch.from_numpy(written[file][0]) for file in files])
         assert torch.allclose((part.images * std + mean) * 255, pixels.float(), atol=1e-3)
         assert part.labels.tolist() == [label for file in files for label in written[file][1]]
-    black = torch.tensor(data.black).view(1, 3, 1, 1)
-    assert torch.allclose(black * std + mean, torch.zeros(()), atol=1e-6)
+    for value, pixel in ((data.black, 0.0), (data.white, 1.0)):
+        found = torch.tensor(value).view(1, 3, 1, 1)
+        assert torch.allclose(found * std + mean, torch.tensor(pixel), atol=1e-6)
 
 
 def test_folder_of_the_files_itself_will_do(name, written, tmp_path):

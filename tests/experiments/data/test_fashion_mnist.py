@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import sys
 from pathlib import Path
 
@@ -7,12 +9,20 @@ import torch
 from nysact.experiments.data import fashion_mnist
 from nysact.experiments.data.fashion_mnist import load_fashion_mnist
 from nysact.experiments.errors import ExperimentError
-from tests.experiments.data.idx_files import write_fashion_mnist, write_idx
+from tests.experiments.data.idx_files import (
+    accept_any_content,
+    idx_bytes,
+    write_fashion_mnist,
+    write_idx,
+)
+
+CHECKSUMS = fashion_mnist.CHECKSUMS
 
 
 @pytest.fixture(autouse=True)
 def _nothing_installed(tmp_path, monkeypatch):
-    """Hide the Debian package and the user's cache, and forbid downloads."""
+    """Hide the Debian package and the user's cache, forbid downloads, and let contents differ."""
+    accept_any_content(monkeypatch)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     download(monkeypatch, OSError("no network"))
@@ -113,3 +123,44 @@ def test_no_images_at_all_is_an_error(tmp_path):
     write_fashion_mnist(tmp_path, train=0)
     with pytest.raises(ExperimentError, match="0 labels for the 0 images"):
         load_fashion_mnist(tmp_path)
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "CHECKSUMS", CHECKSUMS)
+
+
+@pytest.mark.parametrize("place", ["given", "debian", "cache/nysact"])
+def test_other_contents_than_the_real_ones_are_refused_wherever_they_lie(tmp_path, checked, place):
+    write_fashion_mnist(tmp_path / place)
+    folder = tmp_path / "given" if place == "given" else None
+    if place == "cache/nysact":
+        sys.modules["torchvision.datasets"].FashionMNIST = lambda root, download: None
+    with pytest.raises(ExperimentError, match=r"train-images.*SHA-256 checksum.*get it anew"):
+        load_fashion_mnist(folder)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_checksum_is_that_of_the_content_and_tells_of_a_single_byte(tmp_path, monkeypatch, suffix):
+    labels = torch.arange(20, dtype=torch.uint8) % 10
+    write_fashion_mnist(tmp_path, suffix)
+    name = "t10k-labels-idx1-ubyte"
+    expected = hashlib.sha256(idx_bytes(labels)).hexdigest()
+    monkeypatch.setitem(fashion_mnist.CHECKSUMS, name, expected)
+    assert load_fashion_mnist(tmp_path).test.labels.tolist() == labels.tolist()
+    labels[7] = 8
+    write_idx(tmp_path / f"{name}{suffix}", labels)
+    with pytest.raises(
+        ExperimentError, match=rf"{name}{suffix}: .* is \w{{64}}, expected {expected}"
+    ):
+        load_fashion_mnist(tmp_path)
+
+
+REAL = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the Debian package is not installed")
+def test_real_files_are_those_that_are_expected():
+    for name, expected in CHECKSUMS.items():
+        content = gzip.decompress((REAL / f"{name}.gz").read_bytes())
+        assert hashlib.sha256(content).hexdigest() == expected

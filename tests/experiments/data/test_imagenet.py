@@ -3,9 +3,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
 
 from nysact.experiments.config.data import FolderData
-from nysact.experiments.data.imagenet import MEAN, STD, MixingLoader, picture_sets, policy
+from nysact.experiments.data.imagenet import (
+    MEAN,
+    STD,
+    centre_transform,
+    picture_sets,
+    training_transform,
+    without_validation,
+)
 from nysact.experiments.data.loaders import Share, StandardLoader
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import find_runs, load
@@ -60,28 +68,30 @@ def test_augmentation_depends_on_seed_epoch_and_place_alone(folder, augmentation
     assert not torch.equal(first[0], epoch(1)[0])
 
 
-def test_mixing_gives_shares_of_classes_and_can_be_entered_anywhere(folder):
-    train, _ = picture_sets(data(folder), classes=2)
-    loader = MixingLoader(
-        StandardLoader(train, len(train), 6, 0, CPU, Share()), 0.8, 1.0, 2, 0, Share()
-    )
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    whole = list(loader.epoch(0))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert len(loader) == len(whole) == 4
-    for _, shares in whole:
-        assert shares.shape == (6, 2)
-        assert torch.allclose(shares.sum(1), torch.ones(6))
-    assert any(0 < share < 1 for _, shares in whole for share in shares.flatten().tolist())
-    for (images, shares), (again, others) in zip(whole[2:], loader.epoch(0, 2), strict=True):
-        assert torch.equal(images, again)
-        assert torch.equal(shares, others)
+def test_policy_interpolates_as_the_recipes_of_the_networks_do():
+    def pictures_of(column: str):
+        (config,) = find_runs(load("table4"), ["SGD"], [column], [0])
+        return training_transform(config.data).transforms
+
+    crop, _, trivial, *_ = pictures_of("ResNet-50, 100 epochs")
+    assert crop.interpolation == trivial.interpolation == InterpolationMode.BILINEAR
+    crop, _, randaugment, *_ = pictures_of("DeiT-S, 100 epochs")
+    assert crop.interpolation == InterpolationMode.BICUBIC
+    assert {o.kwargs["resample"] for o in randaugment.ops} == {Image.Resampling.BICUBIC}
 
 
-def test_unknown_policy_is_an_error():
-    with pytest.raises(ExperimentError, match=r"data\.augmentation='auto': expected trivial-augm"):
-        policy("auto", 224)
+def test_validation_pictures_are_held_out_and_read_as_test_pictures_are(folder):
+    options = data(folder, validation_size=5, augmentation="trivial-augment")
+    everything, _ = picture_sets(options, classes=2)
+    train, held_out = without_validation(everything, options)
+    assert (len(train), len(held_out)) == (19, 5)
+    assert sorted([*train.indices, *held_out.indices]) == list(range(24))
+    whole, _ = picture_sets(data(folder), classes=2)
+    whole.transform = centre_transform(options)
+    for index, (image, label) in zip(held_out.indices, held_out, strict=True):
+        assert torch.equal(image, whole[index][0])
+        assert label == whole[index][1]
+    assert without_validation(everything, data(folder)) == (everything, None)
 
 
 def break_nothing_named(folder):
@@ -142,7 +152,7 @@ def test_damaged_picture_is_an_error_that_names_it(folder, workers, content):
 
 
 SHORT = (
-    *("steps=2", "batch_size=6", "threads=1", "model.options.classes=2", "data.workers=0"),
+    *("steps=2", "batch_size=8", "threads=1", "model.options.classes=2", "data.workers=0"),
     *("model.options.image_size=32", "data.train_resolution=32", "data.test_resolution=32"),
     "data.test_resize=36",
 )
@@ -153,9 +163,10 @@ def test_recipe_trains_on_the_true_format(folder, tmp_path, column):
     overrides = (*SHORT, f"data.folder={folder}")
     (config,) = find_runs(load("table4"), ["NysAct-S"], [column], [0], overrides)
     assert config.optimizer.options["inv_interval"] == (50 if column.startswith("R") else 5)
-    run(config, tmp_path / "runs")
+    run(config.override(["data.validation_size=6"]), tmp_path / "runs")
     (stored,) = load_runs(tmp_path / "runs")
     assert stored.result["steps"] == 2
+    assert {"test_accuracy", "validation_accuracy"} <= set(stored.metrics[-1])
     assert "failure" not in stored.result
 
 

@@ -75,6 +75,8 @@ def test_test_images_are_standardised_by_the_training_images():
     data = standardised(train, shifted, flip=False)
     assert data.train.images.mean().item() == pytest.approx(0, abs=1e-5)
     assert data.train.images.std().item() == pytest.approx(1, abs=1e-5)
+    (black,), (white,) = data.black, data.white
+    assert (white - black) * train.images.std().item() == pytest.approx(1, rel=1e-4)
     assert data.test.images.mean().item() == pytest.approx(1 / train.images.std().item(), rel=1e-4)
 
 
@@ -88,6 +90,39 @@ def test_train_size_keeps_a_random_part_always_the_same_one():
     assert len(set(labels)) == 10
     assert len(data.with_train_size(10).test) == 5
     assert len(data.with_train_size(None).train) == 100
+
+
+def test_validation_samples_are_held_out_always_the_same_ones():
+    data = Data(numbered(100), numbered(5), flip=False)
+    torch.manual_seed(1)
+    found = data.with_validation_size(20)
+    torch.manual_seed(2)
+    held_out, kept = found.validation.labels.tolist(), found.train.labels.tolist()
+    assert sorted([*held_out, *kept]) == list(range(100))
+    assert len(held_out) == 20
+    assert held_out != sorted(held_out)
+    assert data.with_validation_size(20, 50).validation.labels.tolist() == held_out
+    assert data.with_validation_size(0, 50).validation is None
+    assert len(found.test) == 5
+
+
+def test_a_smaller_training_set_is_the_same_with_and_without_validation():
+    data = Data(numbered(100), numbered(5), flip=False)
+    without = data.with_train_size(50).train.labels
+    assert torch.equal(data.with_validation_size(20, 50).train.labels, without)
+
+
+@pytest.mark.parametrize("size", [100, 101])
+def test_holding_out_everything_is_an_error(size):
+    data = Data(numbered(100), numbered(5), flip=False)
+    with pytest.raises(ExperimentError, match=rf"validation_size={size}: .* 100 samples"):
+        data.with_validation_size(size)
+
+
+def test_train_size_larger_than_what_is_left_is_an_error():
+    data = Data(numbered(100), numbered(5), flip=False)
+    with pytest.raises(ExperimentError, match=r"train size 81: .* 80 samples"):
+        data.with_validation_size(20, 81)
 
 
 @pytest.mark.parametrize("size", [0, 101])

@@ -35,9 +35,11 @@ class Noisy(Dataset):
         return noise, index
 
 
-def on_device(n: int = 20, size: int = 4, seed: int = 0, share: Share = WHOLE) -> DeviceLoader:
+def on_device(
+    n: int = 20, size: int = 4, seed: int = 0, share: Share = WHOLE, repeats: int = 1
+) -> DeviceLoader:
     augmentation = FlipAndCrop(flip=True, crop=1, black=(-1.0,))
-    return DeviceLoader(numbered(n), size, seed, augmentation, share)
+    return DeviceLoader(numbered(n), size, seed, augmentation, share, repeats)
 
 
 def standard(seed: int = 0, share: Share = WHOLE, workers: int = 0, repeats: int = 1):
@@ -95,13 +97,14 @@ def test_number_of_reading_processes_changes_nothing():
     assert content(standard(workers=2).epoch(1, 2)) == content(standard().epoch(1, 2))
 
 
-def test_repeats_show_fewer_samples_in_differing_augmentations():
-    inputs, labels = zip(*standard(repeats=3).epoch(0), strict=True)
+def test_repeats_show_fewer_samples_in_differing_augmentations(make):
+    inputs, labels = zip(*make(repeats=3).epoch(0), strict=True)
     labels = torch.cat(labels)
     assert len(labels) == 20
     assert torch.equal(labels[:3], labels[:1].expand(3))
     assert sorted(labels.unique(return_counts=True)[1].tolist()) == [2, 3, 3, 3, 3, 3, 3]
-    assert len(torch.cat(inputs).unique(dim=0)) == 20
+    # Two of the few crops of so small an image may be alike.
+    assert len(torch.cat(inputs).unique(dim=0)) > (19 if make is standard else 14)
 
 
 def test_incomplete_batch_is_left_out():

@@ -55,6 +55,25 @@ def test_of_two_files_one_is_held_out(tmp_path):
         assert len(train) == len(test) == 1
 
 
+def test_validation_files_are_held_out_of_the_training_files_alone(tmp_path):
+    texts = write_texts(tmp_path)
+    train, test, validation = map(text_of, load_text(data(tmp_path, validation_size=5)))
+    parts = [part.split("\n") for part in (train, test, validation)]
+    assert sorted([text for part in parts for text in part]) == sorted(texts.values())
+    assert all(parts)
+    before, same = map(text_of, load_text(data(tmp_path)))
+    assert same == test
+    assert set(before.split("\n")) == {*parts[0], *parts[2]}
+
+
+def test_of_a_single_file_two_ends_are_held_out(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("0123456789" * 20)
+    train, test, validation = map(text_of, load_text(data(path, validation_size=5)))
+    assert train + validation + test == "0123456789" * 20
+    assert (len(test), len(validation)) == (20, 18)
+
+
 def test_of_a_single_file_the_end_is_held_out(tmp_path):
     path = tmp_path / "file"
     path.write_text("0123456789" * 20)
@@ -137,6 +156,19 @@ def test_language_model_goes_on_exactly_where_it_was_killed(tmp_path):
     last = stored.metrics[-1]
     assert last["bits_per_byte"] == pytest.approx(last["test_loss"] / 0.6931472)
     assert "test_accuracy" not in last
+    assert "validation_loss" not in last
+
+
+def test_held_out_text_is_evaluated(tmp_path):
+    write_texts(tmp_path / "texts")
+    run(
+        small(tmp_path / "texts", data=data(tmp_path / "texts", validation_size=4).model_dump()),
+        tmp_path,
+    )
+    (stored,) = load_runs(tmp_path)
+    last = stored.metrics[-1]
+    assert last["validation_loss"] == pytest.approx(last["test_loss"], rel=0.2)
+    assert "validation_accuracy" not in last
 
 
 def test_bits_of_a_uniform_prediction_are_eight():

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from nysact.experiments import cli
 from nysact.experiments.commands import app
 from nysact.experiments.demo.demo import cpu_threads
-from tests.experiments.data.idx_files import write_fashion_mnist
+from tests.experiments.data.idx_files import accept_any_content, write_fashion_mnist
 
 
 def nysact(*arguments: object):
@@ -69,7 +69,8 @@ def test_number_of_threads_is_restored():
         assert torch.get_num_threads() == before
 
 
-def test_demo_trains_on_fashion_mnist_from_a_folder(tmp_path):
+def test_demo_trains_on_fashion_mnist_from_a_folder(tmp_path, monkeypatch):
+    accept_any_content(monkeypatch)
     write_fashion_mnist(tmp_path / "data", train=64)
     options = ("--data", "fashion-mnist", "--folder", tmp_path / "data", "--batch-size", 16)
     result = tiny(tmp_path, *options, "--train-size", 32)

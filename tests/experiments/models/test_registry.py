@@ -49,6 +49,8 @@ def test_every_model_reads_what_its_entry_says_and_gives_a_loss(name):
         ("densenet121-cifar", 6_956_298),
         ("resnet50", 25_557_032),
         ("deit-s", 22_050_664),
+        # Patches, class token and places, blocks of 12 d² + 13 d, last norm, head.
+        ("vit", 49 * 64 + 66 * 64 + 4 * (12 * 64**2 + 13 * 64) + 2 * 64 + 65 * 10),
         ("mlp", 784 * 2048 + 2048 + 2048 * 2048 + 2048 + 2048 * 10 + 10),
     ],
 )
@@ -61,7 +63,9 @@ def test_gpt2_small_has_its_size():
         assert parameters(build_model("gpt2-small")) == 124_439_808
 
 
-@pytest.mark.parametrize("name", ["digits", "lenet5", "resnet20", "densenet121-cifar", "deit-s"])
+@pytest.mark.parametrize(
+    "name", ["digits", "lenet5", "resnet20", "densenet121-cifar", "deit-s", "vit"]
+)
 def test_classes_and_channels_shape_the_model(name):
     options = {"classes": 7, "in_channels": 2, **SMALL.get(name, {})}
     inputs, _ = batch(name, **options)
@@ -99,6 +103,15 @@ def test_stochastic_depth_of_deit():
     assert rates == pytest.approx([0.2 * i / 11 for i in range(1, 12)])
 
 
+def test_options_of_a_vit():
+    options = {"image_size": 28, "patch": 7, "width": 24, "depth": 3, "heads": 2, "drop_path": 0.2}
+    model = build_model("vit", **options)
+    assert model.patch_embed.num_patches == 16
+    assert len(model.blocks) == 3
+    assert model.blocks[0].attn.num_heads == 2
+    assert [b.drop_path1.drop_prob for b in model.blocks[1:]] == pytest.approx([0.1, 0.2])
+
+
 def test_depth_of_an_mlp():
     assert len(build_model("mlp", depth=1, in_features=3, classes=2)) == 2
     assert parameters(build_model("mlp", depth=2, in_features=3, width=4, classes=2)) == 26
@@ -119,6 +132,8 @@ WRONG = {
     "flag": ("mlp", {"width": True}, r"width=True: expected a whole number"),
     "rate": ("deit-s", {"drop_path": 1.5}, r"drop_path=1.5: expected a number from 0 up, less"),
     "patches": ("deit-s", {"image_size": 70}, r"deit-s: image_size=70: .* multiple of 16"),
+    "patch": ("vit", {"image_size": 30}, r"vit: image_size=30: expected a multiple of patch=4"),
+    "heads of a vit": ("vit", {"heads": 5}, r"vit: width=64: expected a multiple of heads=5"),
     "heads": ("gpt", {"heads": 5}, r"gpt: width=384: expected a multiple of heads=5"),
     "size": ("lenet5", {"image_size": 30}, r"lenet5: .*30"),
 }
@@ -136,11 +151,12 @@ def test_bad_name_or_option_is_an_error_with_a_remedy(name, options, message):
         ("densenet121-cifar", "torchvision"),
         ("resnet50", "torchvision"),
         ("deit-s", "timm"),
+        ("vit", "timm"),
         ("gpt2-small", "transformers"),
     ],
 )
 def test_missing_package_is_named_with_what_to_install(monkeypatch, name, package):
-    for module in (package, f"{package}.models"):
+    for module in (package, f"{package}.models", f"{package}.models.vision_transformer"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ExperimentError, match=rf"{name} needs .*{package}.* \"nysact\[models\]\""):
         build_model(name)

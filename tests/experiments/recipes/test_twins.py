@@ -6,7 +6,7 @@ from nysact.experiments.recipes import find_runs, load, names
 from nysact.experiments.run import problem
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_run
-from tests.experiments.data.idx_files import write_fashion_mnist
+from tests.experiments.data.idx_files import accept_any_content, write_fashion_mnist
 
 TWINS = [name for name in names() if name.startswith("fashion-") and load(name).source == name]
 SHORT = ("steps=2", "evaluation_interval=2", "batch_size=16", "data.test_size=20")
@@ -17,7 +17,9 @@ TINY_TEXT = ("steps=1", "evaluation_interval=1", "batch_size=2", "data.test_wind
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("fashion")
     write_fashion_mnist(path, train=32)
-    yield path
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        accept_any_content(monkeypatch)
+        yield path
     problem.load_images.cache_clear()
 
 

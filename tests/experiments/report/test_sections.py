@@ -72,6 +72,17 @@ def test_a_recipe_shows_the_runs_of_its_source_and_those_of_no_recipe_follow(tmp
     assert paper == "2.29"
 
 
+def test_where_there_is_a_validation_set_runs_of_no_recipe_are_compared_by_it(tmp_path):
+    path = write_run(tmp_path, "SGD", 0)
+    (section,) = sections_of(load_runs(tmp_path))
+    assert section.wanted.metric.name == "test_accuracy"
+    lines = (path / "metrics.jsonl").read_text()
+    added = lines.replace('"test_accuracy"', '"validation_accuracy": 1.0, "test_accuracy"')
+    (path / "metrics.jsonl").write_text(added)
+    (section,) = sections_of(load_runs(tmp_path))
+    assert section.wanted.metric.name == "validation_accuracy"
+
+
 def test_units_of_a_section_are_those_of_its_metric(tmp_path):
     path = write_run(tmp_path, "SGD")
     lines = (path / "metrics.jsonl").read_text().replace("test_accuracy", "bits_per_byte")

@@ -60,6 +60,10 @@ BAD = {
         ("--vary", f"{LR}=1,2", "--search", "adaptive", "--metric", "accuracy"),
         "nearest is 'test_accuracy'",
     ),
+    "nothing held out": (
+        ("--vary", f"{LR}=1,2", "--search", "adaptive", "--metric", "validation_accuracy"),
+        "validation_accuracy: no training samples are held out; add --set data.validation_size=N",
+    ),
 }
 
 
@@ -78,12 +82,21 @@ def test_an_adaptive_search_is_of_one_place(nysact):
     assert "choose one of --row 'NysAct' --column 'digits'; --row 'SGD'" in result.stderr
 
 
+HELD_OUT = ("--metric", "validation_accuracy", "--set", "data.validation_size=50")
+
+
 @pytest.mark.slow
-def test_an_adaptive_search_runs_its_trials_in_processes_and_goes_on(nysact, tmp_path):
-    options = (*HERE, "--vary", f"{LR}=log:0.01:1", "--search", "adaptive", "--jobs", "2", "--yes")
+@pytest.mark.parametrize(
+    ("judged", "label"), [((), "test accuracy"), (HELD_OUT, "validation accuracy")]
+)
+def test_an_adaptive_search_runs_its_trials_in_processes_and_goes_on(
+    nysact, tmp_path, judged, label
+):
+    vary = ("--vary", f"{LR}=log:0.01:1", "--search", "adaptive")
+    options = (*HERE, *vary, *judged, "--jobs", "2", "--yes")
     first = nysact(*options, "--trials", "2")
     assert first.exit_code == 0, first.output
-    assert "Best: test accuracy" in first.output
+    assert f"Best: {label}" in first.output
     assert len(load_runs(tmp_path / "runs")) == 2
     more = nysact(*options, "--trials", "3")
     assert "1 of 3 trials are left" in more.output

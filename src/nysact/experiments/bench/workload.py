@@ -42,6 +42,7 @@ ON_CPU: Mapping[str, Scale] = {
     "densenet121-cifar": Scale(32, 1),
     "resnet50": Scale(4, 1, {"image_size": 176}),
     "deit-s": Scale(8, 1),
+    "vit": Scale(128, 2),
     "gpt2-small": Scale(1, 1, {"context": 128}),
     "gpt": Scale(4, 1),
     "mlp": Scale(128, 4),

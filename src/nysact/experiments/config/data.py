@@ -1,7 +1,7 @@
 """The part of a configuration that says what the data is: a section for each kind of data."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -9,13 +9,55 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of a configuration."""
+    """A part of a configuration.
+
+    Attributes:
+        later: Settings that came after runs had been stored.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def without_later(self) -> dict[str, Any]:
+        """Give the values, but for the later settings that are at their defaults."""
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in self.model_dump().items()
+            if name not in self.later or value != fields[name].default
+        }
 
-class ImageData(Section):
-    """Images that are kept on the device whole, with augmentation a batch at a time.
+
+class Augmented(Section):
+    """What all data of pictures has in common.
+
+    Args:
+        augmentation: A policy: ``"trivial-augment"`` of torchvision, one of timm such as
+            ``"rand-m7-mstd0.5-inc1"``, or ``None``.
+        interpolation: How pictures are resized, and rotated and sheared by a policy.
+        random_erasing: Probability that a part of a training image is erased.
+        erase_with: What it is erased with.
+        mixup: Parameter alpha of mixup, 0 for none.
+        cutmix: Parameter alpha of CutMix, 0 for none; with mixup, a batch gets one of the two.
+        repeats: How often an epoch shows each of its pictures, in differing augmentations; an
+            epoch of as many samples then has only so many fewer pictures.
+        validation_size: Training images that are held out and evaluated beside the test images;
+            always the same ones.
+    """
+
+    augmentation: str | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    random_erasing: Share = 0.0
+    erase_with: Literal["zero", "noise"] = "zero"
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
+    repeats: PositiveInt = 1
+    validation_size: NonNegativeInt = 0
+
+
+class ImageData(Augmented):
+    """Small images, all of which are kept in memory.
 
     Args:
         name: Which images.
@@ -24,7 +66,13 @@ class ImageData(Section):
         test_size: Test images used, likewise.
         flip: Whether training images are mirrored left to right at random.
         crop: Pixels of black on each side, out of which training images are cropped at random.
+        loader: ``"device"``: training images are kept on the device, and augmented a batch at a
+            time; ``"standard"``: they are augmented one by one, by ``workers`` processes.
+        workers: Processes that augment training images, 0 for none but the trainer.
     """
+
+    # Settings that came after runs had been stored: at their defaults they leave a run its name.
+    later: ClassVar[frozenset[str]] = frozenset({"loader", "workers", *Augmented.model_fields})
 
     name: Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
     folder: str | None = None
@@ -32,9 +80,11 @@ class ImageData(Section):
     test_size: PositiveInt | None = None
     flip: bool = False
     crop: NonNegativeInt = 0
+    loader: Literal["device", "standard"] = "device"
+    workers: NonNegativeInt = 0
 
 
-class FolderData(Section):
+class FolderData(Augmented):
     """ImageNet: a folder of pictures for each class, read as they are needed.
 
     Args:
@@ -44,17 +94,10 @@ class FolderData(Section):
         test_resolution: Side of the test images, cropped out of the centre.
         test_resize: Shorter side of the picture before that crop.
         flip: Whether training images are mirrored left to right at random.
-        augmentation: A policy: ``"trivial-augment"`` of torchvision, one of timm such as
-            ``"rand-m7-mstd0.5-inc1"``, or ``None``.
-        interpolation: How pictures are resized.
-        random_erasing: Probability that a part of a training image is erased.
-        erase_with: What it is erased with.
-        mixup: Parameter alpha of mixup, 0 for none.
-        cutmix: Parameter alpha of CutMix, 0 for none; with mixup, a batch gets one of the two.
-        repeats: How often an epoch shows each of its pictures, in differing augmentations; an
-            epoch of as many samples then has only so many fewer pictures.
         workers: Processes that read pictures, 0 for none but the trainer.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"validation_size"})
 
     name: Literal["imagenet"]
     folder: str | None = None
@@ -62,13 +105,6 @@ class FolderData(Section):
     test_resolution: PositiveInt = 224
     test_resize: PositiveInt = 256
     flip: bool = True
-    augmentation: str | None = None
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    random_erasing: Share = 0.0
-    erase_with: Literal["zero", "noise"] = "zero"
-    mixup: NonNegativeFloat = 0.0
-    cutmix: NonNegativeFloat = 0.0
-    repeats: PositiveInt = 1
     workers: NonNegativeInt = 8
 
 
@@ -83,7 +119,11 @@ class TextData(Section):
         context: Bytes that the model reads at a time.
         held_out: One file in so many is held out.
         test_windows: Windows of the held-out files on which is tested.
+        validation_size: Windows of further files on which is validated: of the rest, one file in
+            ``held_out`` is then held out too. 0 to train on these files.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"validation_size"})
 
     name: Literal["text"]
     folder: str | None = None
@@ -91,6 +131,7 @@ class TextData(Section):
     context: PositiveInt = 128
     held_out: Annotated[int, Field(ge=2)] = 10
     test_windows: PositiveInt = 512
+    validation_size: NonNegativeInt = 0
 
 
 class OwnData(Section):

@@ -192,7 +192,7 @@ class Config(Section):
         Returns:
             A name for a folder.
         """
-        values = self.model_dump()
+        values = {**self.model_dump(), "data": self.data.without_later()}
         if self.data.name != "text":
             for place in ("folder", "workers"):
                 values["data"].pop(place, None)

@@ -1,9 +1,47 @@
 """Augmentation of whole batches of images on the device."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
 import torch
 from torch import Tensor
 
 from nysact.experiments.data.images import flipped
+from nysact.experiments.randomness import seeded
+
+
+class Augmentation(Protocol):
+    """Draws for all samples of an epoch what happens to them, and then does it to a batch."""
+
+    def draw(self, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw what happens to each sample."""
+
+    def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Augment a batch by the rows for its samples of what was drawn."""
+
+
+class InTurn:
+    """Does several augmentations, one after the other.
+
+    Args:
+        parts: The augmentations, which draw under different names.
+    """
+
+    def __init__(self, parts: Sequence[Augmentation]) -> None:
+        self.parts = parts
+
+    def draw(self, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw what happens to each sample in each of them."""
+        drawn: dict[str, Tensor] = {}
+        for part in self.parts:
+            drawn.update(part.draw(samples, generator))
+        return drawn
+
+    def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Augment a batch."""
+        for part in self.parts:
+            images = part.apply(images, drawn)
+        return images
 
 
 class FlipAndCrop:
@@ -35,7 +73,7 @@ class FlipAndCrop:
             "corner": torch.randint(2 * self.crop + 1, (samples, 2), generator=generator),
         }
 
-    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """Augment a batch.
 
         Args:
@@ -51,6 +89,49 @@ class FlipAndCrop:
         if self.flip:
             images = flipped(images, drawn["mirrored"].to(images.device))
         return images
+
+
+class Erasing:
+    """Erases a part of some images, by torchvision; the same part on every device.
+
+    Args:
+        probability: Of each image.
+        erase_with: What the part is erased with.
+    """
+
+    def __init__(self, probability: float, erase_with: Literal["zero", "noise"]) -> None:
+        self.probability = probability
+        self.erase = eraser(1.0, erase_with)
+
+    def draw(self, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw which samples lose a part, and a seed for the part of each."""
+        return {
+            "erased": torch.rand(samples, generator=generator) < self.probability,
+            "erasing": torch.randint(2**62, (samples,), generator=generator),
+        }
+
+    def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Erase the parts."""
+        images = images.clone()
+        for index in drawn["erased"].nonzero().flatten().tolist():
+            with seeded(int(drawn["erasing"][index])):
+                images[index] = self.erase(images[index])
+        return images
+
+
+def eraser(probability: float, erase_with: Literal["zero", "noise"]) -> Any:
+    """Make torchvision's random erasing, a function of one image.
+
+    Args:
+        probability: That a part is erased.
+        erase_with: What with: the mean pixel, which is 0, or normal noise.
+
+    Returns:
+        The function.
+    """
+    from torchvision.transforms import v2
+
+    return v2.RandomErasing(probability, value="random" if erase_with == "noise" else 0)
 
 
 def cropped(images: Tensor, corner: Tensor, frame: int, black: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ def load_cifar(name: str, folder: Path | None = None) -> Data:
     check_files(dataset, root)
     mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in STATISTICS[name])
     train, test = (read(dataset, root, train, mean, std) for train in (True, False))
-    black = tuple((-mean / std).flatten().tolist())
-    return Data(train, test, flip=True, black=black)
+    black, white = (tuple(((pixel - mean) / std).flatten().tolist()) for pixel in (0.0, 1.0))
+    return Data(train, test, flip=True, black=black, white=white)
 
 
 def files_of(dataset: Any) -> list[tuple[str, str]]:

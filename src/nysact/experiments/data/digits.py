@@ -23,5 +23,5 @@ def load_digits() -> Data:
     )
     whole = ImageSet(images, labels)
     return standardised(
-        whole.subset(torch.tensor(train)), whole.subset(torch.tensor(test)), flip=False
+        whole.subset(torch.tensor(train)), whole.subset(torch.tensor(test)), flip=False, white=16.0
     )

@@ -14,12 +14,14 @@ CLASSES = 10
 SIDE = 28
 # Zero pixels on each side: the ResNets' three stages want a side that halves twice.
 PADDING = 2
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+# The SHA-256 checksums of what is in the files; as gzip they differ from one source to another.
+CHECKSUMS = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+FILES = tuple(CHECKSUMS)
 
 
 def load_fashion_mnist(folder: Path | None = None) -> Data:
@@ -122,8 +124,8 @@ def read_image_set(images_path: Path, labels_path: Path) -> ImageSet:
     Raises:
         ExperimentError: If the files are not what they should be.
     """
-    images = read_idx(images_path, dimensions=3)
-    labels = read_idx(labels_path, dimensions=1)
+    images = read_idx(images_path, dimensions=3, sha256=CHECKSUMS[name_of(images_path)])
+    labels = read_idx(labels_path, dimensions=1, sha256=CHECKSUMS[name_of(labels_path)])
     if images.shape[1:] != (SIDE, SIDE):
         raise ExperimentError(
             f"{images_path}: images of {images.shape[1]}x{images.shape[2]} pixels, "
@@ -140,3 +142,8 @@ def read_image_set(images_path: Path, labels_path: Path) -> ImageSet:
         )
     padded = F.pad(images, (PADDING, PADDING, PADDING, PADDING))
     return ImageSet(padded.unsqueeze(1).float() / 255, labels.long())
+
+
+def name_of(path: Path) -> str:
+    """Give the name that a file has among :data:`CHECKSUMS`."""
+    return path.name.removesuffix(".gz")

@@ -5,6 +5,7 @@ bytes), one for the number of dimensions, and each dimension as a big-endian 32-
 """
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -18,18 +19,20 @@ from nysact.experiments.errors import ExperimentError
 UNSIGNED_BYTE = 8
 
 
-def read_idx(path: Path, dimensions: int) -> Tensor:
+def read_idx(path: Path, dimensions: int, sha256: str | None = None) -> Tensor:
     """Read a file of unsigned bytes.
 
     Args:
         path: The file; it is taken for compressed if its name ends in ``.gz``.
         dimensions: The number of dimensions that it must have.
+        sha256: The checksum that its content must have, decompressed; ``None`` for any.
 
     Returns:
         The values as a uint8 tensor.
 
     Raises:
-        ExperimentError: If the file cannot be read, is not of that format, or is cut short.
+        ExperimentError: If the file cannot be read, is not of that format, is cut short, or has
+            other contents.
     """
     content = read_bytes(path)
     header_size = 4 + 4 * dimensions
@@ -49,6 +52,12 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise ExperimentError(
             f"{path}: {len(content)} bytes, expected {size} for the shape {shape} in its header; "
             "the file is cut short or damaged: get it anew"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, found):
+        raise ExperimentError(
+            f"{path}: the SHA-256 checksum of its content is {found}, expected {sha256}; the file "
+            "is damaged or another one: get it anew"
         )
     # The bytes are copied because a tensor must own memory that can be written.
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header_size:].reshape(shape)

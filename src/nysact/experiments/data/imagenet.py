@@ -1,16 +1,19 @@
 """ImageNet: a folder of pictures for each class, read and augmented as they are needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from nysact.experiments.config.data import FolderData
-from nysact.experiments.data.loaders import Batch, Loader, Share
+from nysact.experiments.data.augment import eraser
+from nysact.experiments.data.images import held_out_of
+from nysact.experiments.data.policy import policy
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.randomness import mixed, seeded
 
 # Mean and standard deviation of each channel, as everywhere.
 MEAN = (0.485, 0.456, 0.406)
@@ -53,6 +56,24 @@ def picture_sets(data: FolderData, classes: int) -> tuple[Any, Any]:
             f"folder, or set model.options.classes={found}"
         )
     return sets
+
+
+def without_validation(train: Any, data: FolderData) -> tuple[Any, Any]:
+    """Hold out a part of the training pictures, always the same ones.
+
+    Args:
+        train: The training pictures.
+        data: How many to hold out, and how they are read.
+
+    Returns:
+        The others, and those held out, which are read as test pictures are; ``None`` if none is.
+    """
+    if not data.validation_size:
+        return train, None
+    rest, held_out = held_out_of(len(train), data.validation_size)
+    centred = copy(train)
+    centred.transform = centre_transform(data)
+    return Subset(train, rest.tolist()), Subset(centred, held_out.tolist())
 
 
 def pictures(folder: Path, transform: Callable[[Any], Tensor]) -> Any:
@@ -110,11 +131,12 @@ def training_transform(data: FolderData) -> Callable[[Any], Tensor]:
     if data.flip:
         steps.append(v2.RandomHorizontalFlip())
     if data.augmentation is not None:
-        steps.append(policy(data.augmentation, data.train_resolution))
+        grey = tuple(round(255 * value) for value in MEAN)
+        side = data.train_resolution
+        steps.append(policy(data.augmentation, data.interpolation, side, grey))
     steps += as_tensor()
     if data.random_erasing:
-        value = "random" if data.erase_with == "noise" else 0
-        steps.append(v2.RandomErasing(data.random_erasing, value=value))
+        steps.append(eraser(data.random_erasing, data.erase_with))
     return v2.Compose(steps)  # type: ignore[no-any-return]
 
 
@@ -134,78 +156,3 @@ def as_tensor() -> list[Any]:
     from torchvision.transforms import v2
 
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-
-
-def policy(name: str, resolution: int) -> Any:
-    """Make an augmentation policy.
-
-    Args:
-        name: ``"trivial-augment"``, or a policy in timm's notation.
-        resolution: Side of the pictures, to which timm's translations are relative.
-
-    Returns:
-        A function of a picture.
-
-    Raises:
-        ExperimentError: If timm does not know it.
-    """
-    if name == "trivial-augment":
-        from torchvision.transforms import v2
-
-        return v2.TrivialAugmentWide()
-    from timm.data.auto_augment import rand_augment_transform
-
-    grey = tuple(round(255 * value) for value in MEAN)
-    try:
-        return rand_augment_transform(
-            name, {"translate_const": int(0.45 * resolution), "img_mean": grey}
-        )
-    except (AssertionError, ValueError) as error:
-        raise ExperimentError(
-            f"data.augmentation={name!r}: expected trivial-augment, or timm's notation of a "
-            "RandAugment, such as rand-m9-mstd0.5-inc1"
-        ) from error
-
-
-class MixingLoader:
-    """Mixes the pictures of each batch, by mixup or by CutMix.
-
-    Args:
-        loader: Gives the batches.
-        mixup: Parameter alpha of mixup, 0 for none.
-        cutmix: Parameter alpha of CutMix, 0 for none; with mixup, each gets half of the batches.
-        classes: Number of classes.
-        seed: Seed of the mixing.
-        share: Which process this is.
-    """
-
-    def __init__(
-        self, loader: Loader, mixup: float, cutmix: float, classes: int, seed: int, share: Share
-    ) -> None:
-        from torchvision.transforms import v2
-
-        kinds = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
-        self.mix = v2.RandomChoice(
-            [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
-        )
-        self.loader = loader
-        self.seed = seed
-        self.share = share
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Go through an epoch from one of its batches on.
-
-        Args:
-            number: The epoch, from 0.
-            start: The first batch, from 0.
-
-        Yields:
-            Pictures, and the share of each class in them.
-        """
-        for batch, (images, labels) in enumerate(self.loader.epoch(number, start), start):
-            with seeded(mixed(self.seed, "mix", number, batch, self.share.index)):
-                pair = self.mix(images, labels)
-            yield pair[0], pair[1]

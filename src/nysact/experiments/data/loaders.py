@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nysact.experiments.data.augment import FlipAndCrop
+from nysact.experiments.data.augment import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import seeded, stream
@@ -75,6 +75,21 @@ def whole_batches(samples: int, batch_size: int, share: Share) -> int:
     return samples // batch_size
 
 
+def random_order(samples: int, repeats: int, generator: torch.Generator) -> Tensor:
+    """Draw the order of an epoch.
+
+    Args:
+        samples: Size of the training set, and of the epoch.
+        repeats: How often it shows each of its samples, one after the other.
+        generator: The source of randomness.
+
+    Returns:
+        Indices of samples.
+    """
+    order = torch.randperm(samples, generator=generator)
+    return order.repeat_interleave(repeats)[:samples]
+
+
 class DeviceLoader:
     """Batches of images that lie on the device whole.
 
@@ -84,6 +99,7 @@ class DeviceLoader:
         seed: Seed of order and augmentation.
         augmentation: What is done to the images at random.
         share: Which process this is.
+        repeats: How often an epoch shows each of its samples, as in :class:`StandardLoader`.
     """
 
     def __init__(
@@ -91,14 +107,16 @@ class DeviceLoader:
         images: ImageSet,
         batch_size: int,
         seed: int,
-        augmentation: FlipAndCrop,
+        augmentation: Augmentation,
         share: Share,
+        repeats: int = 1,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation
         self.share = share
+        self.repeats = repeats
         self.batches = whole_batches(len(images), batch_size, share)
 
     def __len__(self) -> int:
@@ -115,7 +133,7 @@ class DeviceLoader:
             This process's share of each batch: images and labels.
         """
         generator = stream(self.seed, "order", number)
-        order = torch.randperm(len(self.images), generator=generator)
+        order = random_order(len(self.images), self.repeats, generator)
         drawn = self.augmentation.draw(len(self.images), generator)
         for batch in range(start, self.batches):
             first = batch * self.batch_size
@@ -212,8 +230,7 @@ class StandardLoader:
             Pairs of index and seed.
         """
         generator = stream(self.seed, "order", number)
-        order = torch.randperm(self.samples, generator=generator)
-        order = order.repeat_interleave(self.repeats)[: self.samples]
+        order = random_order(self.samples, self.repeats, generator)
         seeds = torch.randint(2**62, (self.samples,), generator=generator)
         return list(zip(order.tolist(), seeds.tolist(), strict=True))
 

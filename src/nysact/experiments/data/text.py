@@ -18,22 +18,24 @@ from nysact.experiments.randomness import stream
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 
 
-def load_text(data: TextData) -> tuple[Tensor, Tensor]:
+def load_text(data: TextData) -> tuple[Tensor, ...]:
     """Read the files.
 
     Args:
         data: Which files.
 
     Returns:
-        The bytes of the training files and of those held out, uint8.
+        The bytes of the training files, of those held out, and, if there is to be one, of the
+        validation set, uint8.
     """
-    return read_text(data.folder, tuple(data.suffixes), data.held_out, data.context)
+    validation = data.validation_size > 0
+    return read_text(data.folder, tuple(data.suffixes), data.held_out, data.context, validation)
 
 
 @lru_cache(maxsize=2)
 def read_text(
-    place: str | None, suffixes: tuple[str, ...], held_out: int, context: int
-) -> tuple[Tensor, Tensor]:
+    place: str | None, suffixes: tuple[str, ...], held_out: int, context: int, validation: bool
+) -> tuple[Tensor, ...]:
     """Read files, and remember them for the next run.
 
     Args:
@@ -41,31 +43,46 @@ def read_text(
         suffixes: Ends of the names of the files that are read in a folder.
         held_out: One file in so many is held out; of a single file, the last such part.
         context: Bytes that a window must have at least.
+        validation: Whether of the rest as much again is held out for validation.
 
     Returns:
-        The bytes of the training files and of those held out.
+        The bytes of the training files, of those held out, and of the validation set if any.
 
     Raises:
         ExperimentError: If there is no text, or too little of it.
     """
     root = Path(place or sysconfig.get_paths()["stdlib"])
     if root.is_file():
-        content = read_utf8(root)
-        border = len(content) - len(content) // held_out
-        parts = (content[:border], content[border:])
+        parts = cut(read_utf8(root), held_out, validation)
     else:
-        train, test = split(root, text_files(root, suffixes, library=place is None), held_out)
-        parts = (b"\n".join(map(read_utf8, train)), b"\n".join(map(read_utf8, test)))
-    for name, part in zip(("training", "held-out"), parts, strict=True):
+        train, *others = split(root, text_files(root, suffixes, library=place is None), held_out)
+        if validation:
+            train, chosen = split(root, train, held_out, "validation/")
+            others.append(chosen)
+        parts = [b"\n".join(map(read_utf8, files)) for files in (train, *others)]
+    for name, part in zip(("training", "held-out", "validation"), parts, strict=False):
         if len(part) < 2 * context + 1:
             raise ExperimentError(
                 f"{root}: {len(part)} bytes of {name} text, expected at least {2 * context + 1} "
                 f"for a context of {context}: give more text or lower data.context"
             )
-    train_bytes, test_bytes = (
-        torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in parts
-    )
-    return train_bytes, test_bytes
+    return tuple(torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in parts)
+
+
+def cut(content: bytes, held_out: int, validation: bool) -> list[bytes]:
+    """Hold out the end of a single file, and the end of the rest for validation.
+
+    Args:
+        content: The file.
+        held_out: One byte in so many is held out.
+        validation: Whether there is to be a validation set.
+
+    Returns:
+        What is trained on, what is held out, and the validation set if any.
+    """
+    border = len(content) - len(content) // held_out
+    first = border - border // held_out if validation else border
+    return [content[:first], content[border:], *([content[first:border]] if validation else [])]
 
 
 def text_files(root: Path, suffixes: Sequence[str], *, library: bool) -> list[Path]:
@@ -100,20 +117,23 @@ def text_files(root: Path, suffixes: Sequence[str], *, library: bool) -> list[Pa
     return found
 
 
-def split(root: Path, paths: Sequence[Path], held_out: int) -> tuple[list[Path], list[Path]]:
+def split(
+    root: Path, paths: Sequence[Path], held_out: int, salt: str = ""
+) -> tuple[list[Path], list[Path]]:
     """Hold out one file in so many, by a hash of its name: another file changes nothing.
 
     Args:
         root: The folder to which names are relative.
         paths: The files, at least two.
         held_out: One in so many is held out, and one at least.
+        salt: Another one holds out other files.
 
     Returns:
         The files for training, and those held out.
     """
 
     def rank(path: Path) -> int:
-        name = path.relative_to(root).as_posix()
+        name = salt + path.relative_to(root).as_posix()
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
     chosen = [path for path in paths if rank(path) % held_out == 0] or [min(paths, key=rank)]

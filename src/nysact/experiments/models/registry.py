@@ -16,6 +16,7 @@ from nysact.experiments.models.language import gpt
 from nysact.experiments.models.lenet import lenet5
 from nysact.experiments.models.mlp import mlp
 from nysact.experiments.models.resnet import CifarResNet
+from nysact.experiments.models.vit import vit
 
 Options = Mapping[str, Any]
 
@@ -108,6 +109,7 @@ def lenet5_of(image_size: int, **options: Any) -> nn.Module:
 
 CIFAR: Options = {"classes": 10, "in_channels": 3, "image_size": 32}
 IMAGENET: Options = {"classes": 1000, "image_size": 224}
+VIT: Options = {**CIFAR, "patch": 4, "width": 64, "depth": 4, "heads": 4}
 GPT: Options = {"layers": 6, "heads": 6, "width": 384, "vocabulary": 65, "context": 256}
 GPT2: Options = {"layers": 12, "heads": 12, "width": 768, "vocabulary": 50257, "context": 1024}
 
@@ -146,6 +148,7 @@ MODELS: Mapping[str, Model] = {
         deit_small,
         {**IMAGENET, "in_channels": 3, "drop_path": 0.0},
     ),
+    "vit": Model("vision transformer of any size", "images", vit, {**VIT, "drop_path": 0.0}),
     "gpt2-small": Model("GPT-2 small", "tokens", gpt, {**GPT2, "dropout": 0.1}),
     "gpt": Model("GPT of any size", "tokens", gpt, {**GPT, "dropout": 0.0}),
     "mlp": Model(

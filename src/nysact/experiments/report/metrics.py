@@ -33,9 +33,11 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("test_accuracy", "test accuracy", "%", higher=True, digits=2),
+        Metric("validation_accuracy", "validation accuracy", "%", higher=True, digits=2),
         Metric("train_accuracy", "training accuracy", "%", higher=True, digits=2),
         Metric("train_loss", "training loss", "cross-entropy", log=True),
         Metric("test_loss", "test loss", "cross-entropy", log=True),
+        Metric("validation_loss", "validation loss", "cross-entropy", log=True),
         Metric("bits_per_byte", "bits per byte", "bit", digits=3),
     )
 }

@@ -49,9 +49,19 @@ def sections_of(
 
 
 def metric_in(runs: Iterable[StoredRun]) -> Metric:
-    """Choose what to compare runs of no recipe by: the first of the usual metrics that occurs."""
+    """Choose what to compare runs of no recipe by: the first of the usual metrics that occurs.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        The metric; where there is a validation set, it is there to choose by.
+    """
     recorded = {name for run in runs for record in run.metrics for name in record}
-    usual = ("test_accuracy", "bits_per_byte", "test_loss")
+    usual = (
+        *("validation_accuracy", "test_accuracy"),
+        *("validation_loss", "bits_per_byte", "test_loss"),
+    )
     return metric_of(next((name for name in usual if name in recorded), "train_loss"))
 
 

@@ -176,6 +176,8 @@ def in_words(metrics: Mapping[str, Any], short: bool = False) -> str:
         ("train_loss", "training loss {:.4f}"),
         ("test_loss", "test loss {:.4f}"),
         ("test_accuracy", "test accuracy {:.2f}%"),
+        ("validation_loss", "validation loss {:.4f}"),
+        ("validation_accuracy", "validation accuracy {:.2f}%"),
         ("bits_per_byte", "{:.4f} bits per byte"),
     ):
         if metrics.get(name) is not None and not (short and "loss" in name):

@@ -24,7 +24,7 @@ from nysact.experiments.run.problem import Problem, check_fit, evaluate
 from nysact.experiments.run.schedule import make_schedule
 
 # What is judged by its lowest value; everything else by its highest.
-LOWER_IS_BETTER = ("train_loss", "test_loss", "bits_per_byte")
+LOWER_IS_BETTER = ("train_loss", "test_loss", "validation_loss", "bits_per_byte")
 
 
 class DivergedError(Exception):

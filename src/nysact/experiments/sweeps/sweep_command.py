@@ -107,6 +107,7 @@ def sweep(
         from nysact.experiments.sweeps.adaptive import AdaptiveSearch
 
         judged = judged_metric(metric, loaded.report.get("metric", "test_accuracy"))
+        check_held_out(judged, base)
         check_one_place(base)
         # Any values will do to find out whether there are such settings, and what a run takes.
         sample = [varied(c, named, {k: s.draw(Random(0)) for k, s in spaces.items()}) for c in base]
@@ -162,6 +163,27 @@ def judged_metric(asked: str | None, usual: str) -> "Metric":
     if asked is not None and asked not in METRICS:
         raise ExperimentError(f"--metric {unknown(asked, METRICS)}")
     return metric_of(asked or usual)
+
+
+def check_held_out(metric: "Metric", configs: "Sequence[Config]") -> None:
+    """Make sure that there is a validation set if trials are judged by one.
+
+    Args:
+        metric: The metric by which trials are judged.
+        configs: The runs of a trial.
+
+    Raises:
+        ExperimentError: If a run has none.
+    """
+    from nysact.experiments.errors import ExperimentError
+
+    if not metric.name.startswith("validation_"):
+        return
+    if not all(getattr(config.data, "validation_size", 0) for config in configs):
+        raise ExperimentError(
+            f"{metric.name}: no training samples are held out; add --set data.validation_size=N, "
+            "such as 1000"
+        )
 
 
 def check_one_place(configs: "Sequence[Config]") -> None:
