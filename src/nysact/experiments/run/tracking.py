@@ -12,6 +12,7 @@ from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.run.precision import AUTOCAST
 
 if TYPE_CHECKING:
     from nysact.experiments.run.training import Training
@@ -37,11 +38,12 @@ def make_accelerator(config: Config, *, cpu: bool) -> Accelerator:
     """
     # What an earlier run of this process chose would be kept otherwise.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    precision = "no" if config.precision == "fp32" else config.precision
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-    if precision != "no" and not accelerator.native_amp:
+    autocast = AUTOCAST[config.precision]
+    accelerator = Accelerator(mixed_precision=autocast, cpu=cpu)
+    lacking = autocast != "no" and not accelerator.native_amp
+    if lacking or (config.precision == "tf32" and accelerator.device.type != "cuda"):
         raise ExperimentError(
-            f"precision={precision}: {accelerator.device.type} has no such arithmetic; set "
+            f"precision={config.precision}: {accelerator.device.type} has no such arithmetic; set "
             "precision=fp32, or bf16, which a CPU has too"
         )
     return accelerator
