@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+# The key of the peak of memory in what :func:`summary` returns; reports read it.
+PEAK_MEMORY = "peak_memory"
+
 
 class StepClock:
     """Measures steps: by the host's clock on a CPU, by the device's own events on an accelerator.
@@ -68,7 +71,7 @@ def summary(seconds: Sequence[float], device: torch.device) -> dict[str, Any]:
     memory = {}
     if device.type == "cuda":
         memory = {
-            "peak_memory": torch.cuda.max_memory_allocated(device),
+            PEAK_MEMORY: torch.cuda.max_memory_allocated(device),
             "peak_reserved_memory": torch.cuda.max_memory_reserved(device),
         }
     total = sum(seconds)

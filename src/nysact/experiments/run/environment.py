@@ -19,6 +19,8 @@ PACKAGES = (
     "transformers",
     "pytorch_optimizer",
 )
+# The variable by which whoever starts several runs at a time says how many.
+SIDE_BY_SIDE = "NYSACT_SIDE_BY_SIDE"
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -30,7 +32,8 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
     Returns:
         Versions of Python and of packages, the operating system, the device, the threads of a
-        CPU, and the commit of the source where it is a checkout.
+        CPU, how many runs are trained side by side, and the commit of the source where it is a
+        checkout.
     """
     return {
         "python": platform.python_version(),
@@ -41,6 +44,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "processes": processes,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "side_by_side": int(os.environ.get(SIDE_BY_SIDE, "1")),
         "commit": commit_of(Path(__file__)),
     }
 

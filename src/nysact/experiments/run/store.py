@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from nysact.experiments.config import Config
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 
 Line = Mapping[str, Any]
 
@@ -48,14 +48,15 @@ class RunFolder:
             Nothing.
 
         Raises:
-            ExperimentError: If the folder cannot be made, or another process holds the lock.
+            ExperimentError: If the folder cannot be made.
+            RunningElsewhereError: If another process holds the lock.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise ExperimentError(
+            raise RunningElsewhereError(
                 f"{self.path}: another process is running this run; let it finish, or stop it"
             ) from error
         except OSError as error:
@@ -171,6 +172,7 @@ class StoredRun:
         timing: Cumulative seconds of training at the same steps.
         result: What came of it, ``None`` while it isn't finished.
         timings: Seconds and bytes, likewise.
+        environment: Versions, device and the like.
     """
 
     path: Path
@@ -179,6 +181,7 @@ class StoredRun:
     timing: list[dict[str, Any]]
     result: dict[str, Any] | None
     timings: dict[str, Any] | None
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def load_runs(root: Path) -> list[StoredRun]:
@@ -212,6 +215,7 @@ def load_run(path: Path) -> StoredRun:
         for name in ("metrics", "timing")
     }
     finished = (path / "result.json").is_file()
+    environment = path / "environment.json"
     return StoredRun(
         path=path,
         config=read_json(path / "config.json"),
@@ -219,6 +223,7 @@ def load_run(path: Path) -> StoredRun:
         timing=lines["timing"],
         result=read_json(path / "result.json") if finished else None,
         timings=read_json(path / "timing.json") if finished else None,
+        environment=read_json(environment) if environment.is_file() else {},
     )
 
 
