@@ -128,6 +128,8 @@ BAD_NAMES = [
     ("rows.b.optimizer", "rows.bb.optimizer", "columns.long.rows: there is no row 'bb'"),
     ("[paper.b]", "[paper.bb]", "paper: there is no row 'bb': the nearest is 'b'"),
     ("short = ", "shor = ", "paper.b: there is no column 'shor': the nearest is 'short'"),
+    ("rows.b.optimizer.options", "rows.b", "row b, column long: there is no setting 'damping'"),
+    ("rows.b.optimizer.options = { damping = 9.0 }", "rows.b = 3", "columns.long.rows.b=3: expe"),
     ("epochs = 5", "seed = 5", "columns.long.seed: each run is given its own"),
 ]
 
@@ -138,9 +140,9 @@ def test_every_unknown_name_is_an_error_that_names_the_nearest(tmp_path, right, 
     path = tmp_path / "bad.toml"
     path.write_text(RECIPE.replace(right, wrong))
     with pytest.raises(ExperimentError) as error:
-        load(str(path))
+        load(str(path)).runs()
     assert message in str(error.value)
-    assert "bad.toml" in str(error.value)
+    assert "bad" in str(error.value)
 
 
 def test_file_that_is_not_there_is_an_error():
@@ -157,6 +159,11 @@ def test_a_setting_that_some_rows_lack_names_the_rows_that_have_it(path):
     assert "--row" not in str(error.value)
     found = find_runs(load(path), rows=["b"], overrides=overrides)
     assert {config.optimizer.options["stat_decay"] for config in found} == {0.5}
+
+
+def test_a_misspelt_setting_is_nearest_to_that_of_any_row(path):
+    with pytest.raises(ExperimentError, match=r"nearest is 'optimizer\.options\.stat_decay'"):
+        find_runs(load(path), overrides=["optimizer.options.stat_dacey=0.5"])
 
 
 def test_a_source_may_be_a_file(path, tmp_path):

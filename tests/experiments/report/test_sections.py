@@ -100,6 +100,16 @@ def test_tables_name_the_runs_of_another_device_or_version(tmp_path):
     )
 
 
+def test_figures_without_a_table_warn_of_another_device(tmp_path):
+    for row, device in (("SGD", "a CPU"), ("NysAct", "a GPU")):
+        norms = [{"conv": 1.0}] * 3
+        write_run(tmp_path, row, norms=norms, environment={"device_name": device})
+    (section,) = sections_of(load_runs(tmp_path))
+    assert not section.tables
+    (warning,) = section.warnings
+    assert "NysAct, LeNet-5, 3 epochs, seed 0 on a GPU" in warning or "on a CPU" in warning
+
+
 def test_a_run_that_went_on_elsewhere_is_of_both_places(tmp_path):
     resumed = [{"device_name": "a GPU", "packages": {"torch": "2.15.0"}}]
     write_run(tmp_path, "SGD", environment={"resumed": resumed})

@@ -73,8 +73,9 @@ def test_a_run_that_the_recipe_no_longer_knows_is_shown_all_the_same(tmp_path, r
 
 def test_a_copy_of_a_run_does_not_count(tmp_path):
     write_run(tmp_path / "a", accuracies=[40.0, 50.0])
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    copy = next((tmp_path / "b").rglob("result.json")).parent
+    for folder in ("b", "c"):
+        shutil.copytree(tmp_path / "a", tmp_path / folder)
+    copy = next((tmp_path / "c").rglob("result.json")).parent
     (copy / "result.json").unlink()
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text(lines[0])

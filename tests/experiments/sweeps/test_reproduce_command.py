@@ -52,6 +52,18 @@ def test_dry_run_shows_the_plan_and_does_nothing(nysact, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"digits.toml"}
 
 
+def test_dry_run_says_that_data_would_be_downloaded(nysact, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = nysact("figure6", "--dry-run", "--column", "ResNet-32, CIFAR-10", "--row", "NysAct")
+    assert result.exit_code == 0, result.output
+    assert (
+        "No time is known of 4 kinds of runs, such as NysAct, ResNet-32, CIFAR-10, inv_interval 5, "
+        "seed 2: cifar10 is not here, and would be downloaded."
+    ) in result.output
+    assert "12 of 12 runs are missing: one at a time." in result.output
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_run_of_another_process_is_not_called_failed(nysact, tmp_path):
     configs = load("digits.toml").runs([0])
     run(configs[1], tmp_path / "runs", cpu=True)

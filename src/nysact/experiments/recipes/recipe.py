@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nysact.experiments.config import Config, Value
+from nysact.experiments.config.assignments import dotted_names, no_setting
 from nysact.experiments.config.errors import in_words
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS, RecipeFile, check_file
@@ -101,6 +102,9 @@ class Recipe:
 
         Returns:
             The configuration.
+
+        Raises:
+            ExperimentError: If the recipe has a setting there that there is none of.
         """
         columns = self._content.columns
         assert isinstance(columns, dict)
@@ -110,8 +114,12 @@ class Recipe:
         values: Values = labels
         for part in (self._content.run, of_column, self._content.rows[row], cell):
             values = merged(values, part)
-        config = Config.checked(values)
-        varied = config.override([f"{name}={written(value)}" for name, value in sweep.items()])
+        texts = [f"{name}={written(value)}" for name, value in sweep.items()]
+        try:
+            varied = Config.checked(values).override(texts)
+        except ExperimentError as error:
+            place = f"{self.name}, row {row}, column {column}"
+            raise ExperimentError(f"{place}: {error}") from error
         return varied.model_copy(update={"sweep": dict(sweep)})
 
 
@@ -254,8 +262,26 @@ def all_overridden(configs: Sequence[Config], overrides: Sequence[str]) -> list[
     row, failure = failures[0]
     right = dict.fromkeys(config.row for config in found)
     if not right:
+        check_settings(configs, overrides)
         raise failure
     chosen = " ".join(f"--row '{name}'" for name in right)
     raise ExperimentError(
         f"{row}: {failure}; to change the rows that take it: {chosen}"
     ) from failure
+
+
+def check_settings(configs: Sequence[Config], overrides: Sequence[str]) -> None:
+    """Make sure that some row has each setting: a misspelt one may be nearest to a later row's.
+
+    Args:
+        configs: The configurations.
+        overrides: Assignments.
+
+    Raises:
+        ExperimentError: If none has one of them.
+    """
+    names = dict.fromkeys(name for c in configs for name in dotted_names(c.model_dump()))
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if name not in names and not any(other.startswith(f"{name}.") for other in names):
+            raise ExperimentError(no_setting(name, names))

@@ -161,6 +161,8 @@ def check_cells(content: RecipeFile) -> None:
         parts |= {f"columns.{column}": settings}
         parts |= {f"columns.{column}.rows.{row}": cell for row, cell in cells.items()}
     for name, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ExperimentError(f"{name}={part!r}: expected a section of settings")
         for label in LABELS:
             if label in part:
                 raise ExperimentError(f"{name}.{label}: each run is given its own; leave it out")

@@ -111,7 +111,7 @@ def write_section(section: Section, output: Path) -> Mapping[str, Path]:
 def show(section: Section, console: Console) -> None:
     """Show the tables of a recipe, and what failed or is missing, on the terminal."""
     console.print(section.wanted.title, style="bold", highlight=False, markup=False)
-    for warning in section.results.warnings:
+    for warning in section.warnings:
         text = f"Warning: {warning}"
         console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for table in section.tables.values():

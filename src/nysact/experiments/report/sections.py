@@ -68,12 +68,14 @@ class Section:
         wanted: What was asked for.
         tables: Tables by the names of their files.
         figures: Figures likewise.
+        warnings: What the reader must know of the runs, a sentence each.
     """
 
     results: Results
     wanted: Wanted
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add_figure(self, name: str, figure: Figure | None) -> None:
         """Add a figure if there was something to draw."""
@@ -180,6 +182,7 @@ def section_of(results: Results, wanted: Wanted) -> Section:
     for part in KINDS[wanted.kind or kind_of(results)]:
         part(section)
     mixed = mixed_environments(results)
+    section.warnings = [*results.warnings, *([] if section.tables else mixed)]
     section.tables = {
         name: replace(table, notes=[*table.notes, *mixed]) for name, table in section.tables.items()
     }

@@ -107,13 +107,16 @@ def durations(
         return [0.0] * len(configs)
     console.print("Estimating the time, by a few steps where no run is known ...")
     stored = load_runs(root) if root.is_dir() else []
-    return estimate(
+    reasons: dict[str, list[str]] = {}
+    seconds = estimate(
         configs, stored, cpu=wishes.cpu, download=not wishes.dry_run,
-        on_unknown=lambda config, reason: console.print(
-            f"No time is known of {title(config)} and its like: {reason}.",
-            highlight=False, markup=False, soft_wrap=True,
-        ),
+        on_unknown=lambda config, reason: reasons.setdefault(reason, []).append(title(config)),
     )  # fmt: skip
+    for reason, titles in reasons.items():
+        kinds = f"{len(titles)} kinds of runs, such as " if len(titles) > 1 else ""
+        text = f"No time is known of {kinds}{titles[0]}: {reason}."
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return seconds
 
 
 def done(config: Config, root: Path) -> float:
