@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.config import Config, slug
+from nysact.experiments.config.run import ADDED
 from nysact.experiments.errors import ExperimentError
 from tests.experiments.configs import config
 

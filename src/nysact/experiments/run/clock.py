@@ -10,6 +10,9 @@ import torch
 
 from nysact.experiments.timing import WINDOW
 
+# The key of the peak of memory in what :func:`summary` returns; reports read it.
+PEAK_MEMORY = "peak_memory"
+
 
 class StepClock:
     """Measures steps: by the host's clock on a CPU, by the device's own events on an accelerator.
@@ -96,7 +99,7 @@ def summary(clock: StepClock) -> dict[str, Any]:
     memory = {}
     if device.type == "cuda":
         memory = {
-            "peak_memory": torch.cuda.max_memory_allocated(device),
+            PEAK_MEMORY: torch.cuda.max_memory_allocated(device),
             "peak_reserved_memory": torch.cuda.max_memory_reserved(device),
         }
     timed = settled(seconds, clock.starts)

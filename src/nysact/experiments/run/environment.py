@@ -19,6 +19,8 @@ PACKAGES = (
     "transformers",
     "pytorch_optimizer",
 )
+# The variable by which whoever starts several runs at a time says how many.
+SIDE_BY_SIDE = "NYSACT_SIDE_BY_SIDE"
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -30,9 +32,9 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
     Returns:
         Versions of Python and of packages, the operating system, the device, the processor with
-        its cores and threads, and the commit of the source where it is a checkout; with an NVIDIA
-        GPU the versions of CUDA, cuDNN and the driver, and whether products and convolutions may
-        use TF32.
+        its cores and threads, how many runs are trained side by side, and the commit of the source
+        where it is a checkout; with an NVIDIA GPU the versions of CUDA, cuDNN and the driver, and
+        whether products and convolutions may use TF32.
     """
     return {
         "python": platform.python_version(),
@@ -44,6 +46,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "side_by_side": int(os.environ.get(SIDE_BY_SIDE, "1")),
         "commit": commit_of(Path(__file__)),
         **(cuda() if device.type == "cuda" else {}),
     }

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from nysact.experiments.config import Config
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 
 Line = Mapping[str, Any]
 REMAINS = re.compile(r"\..+\.\d+")
@@ -51,14 +51,15 @@ class RunFolder:
             Nothing.
 
         Raises:
-            ExperimentError: If the folder cannot be made, or another process holds the lock.
+            ExperimentError: If the folder cannot be made.
+            RunningElsewhereError: If another process holds the lock.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise ExperimentError(
+            raise RunningElsewhereError(
                 f"{self.path}: another process is running this run; let it finish, or stop it"
             ) from error
         except OSError as error:
@@ -198,6 +199,7 @@ class StoredRun:
         timing: Cumulative seconds of training at the same steps.
         result: What came of it, ``None`` while it isn't finished.
         timings: Seconds and bytes, likewise.
+        environment: Versions, device and the like.
     """
 
     path: Path
@@ -206,6 +208,7 @@ class StoredRun:
     timing: list[dict[str, Any]]
     result: dict[str, Any] | None
     timings: dict[str, Any] | None
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def load_runs(root: Path) -> list[StoredRun]:
@@ -239,6 +242,7 @@ def load_run(path: Path) -> StoredRun:
         for name in ("metrics", "timing")
     }
     finished = (path / "result.json").is_file()
+    environment = path / "environment.json"
     return StoredRun(
         path=path,
         config=read_json(path / "config.json"),
@@ -246,6 +250,7 @@ def load_run(path: Path) -> StoredRun:
         timing=lines["timing"],
         result=read_json(path / "result.json") if finished else None,
         timings=read_json(path / "timing.json") if finished else None,
+        environment=read_json(environment) if environment.is_file() else {},
     )
 
 

@@ -49,6 +49,20 @@ def make_accelerator(config: Config, *, cpu: bool) -> Accelerator:
     return accelerator
 
 
+def trackers_of(asked: Sequence[str] | None) -> list[str]:
+    """Read the option ``--track`` of commands: TensorBoard unless something else is asked for.
+
+    Args:
+        asked: What the user asked for, ``None`` for nothing in particular.
+
+    Returns:
+        Names of trackers that can be used.
+    """
+    trackers = [name for name in asked or ["tensorboard"] if name != "none"]
+    check_trackers(trackers)
+    return trackers
+
+
 def check_trackers(trackers: Sequence[str]) -> None:
     """Make sure that trackers can be used.
 
