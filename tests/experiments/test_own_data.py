@@ -1,3 +1,6 @@
+from functools import partial
+
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -23,6 +26,7 @@ def compared(tmp_path):
     def call(*arguments, **options):
         model, *data = arguments or (network, *sets())
         options = {"epochs": 3, "batch_size": 16, "threads": 1, "cpu": True, **options}
+        options = {"trackers": (), **options}
         return compare(model, *data, runs=tmp_path, **options)
 
     return call
@@ -60,6 +64,154 @@ def test_finished_runs_are_not_run_again_and_others_are_told_apart(compared):
         compared(optimizers=["sgd"], loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
     ]
     assert len({path, *(other.runs[0].path for other in others)}) == 5
+
+
+class Scaled(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def test_what_model_and_loss_compute_tells_comparisons_apart(compared):
+    models = [lambda: Scaled(torch.tanh), lambda: Scaled(lambda x: 2 * x), lambda: Scaled(abs)]
+    losses = [
+        nn.functional.cross_entropy,
+        partial(nn.functional.cross_entropy, label_smoothing=0.1),
+        lambda outputs, targets: nn.functional.cross_entropy(2 * outputs, targets),
+        lambda outputs, targets: nn.functional.cross_entropy(3 * outputs, targets),
+    ]
+    found = [compared(model, *sets(), optimizers=["sgd"]) for model in models]
+    found += [compared(models[0], *sets(), optimizers=["sgd"], loss=loss) for loss in losses[1:]]
+    assert len({other.runs[0].path for other in found}) == 6
+
+
+def test_loss_and_samples_made_again_go_on_with_the_former_run(compared):
+    paths = {
+        compared(
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+            Pictures(8),
+            Pictures(4),
+            optimizers=["sgd"],
+            batch_size=4,
+            loss=partial(loss_of_pictures, scale=2.0),
+        )
+        .runs[0]
+        .path
+        for _ in range(2)
+    }
+    assert len(paths) == 1
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        if index >= self.count:
+            raise IndexError
+        return numpy.full((2, 2), index, dtype=numpy.float32), index % 2
+
+
+def loss_of_pictures(outputs, targets, scale: float):
+    return scale * nn.functional.cross_entropy(outputs, targets)
+
+
+def test_sample_in_the_middle_of_tensors_counts(compared):
+    train, test = sets()
+    first = compared(network, train, test, optimizers=["sgd"])
+    changed = train.tensors[0].clone()
+    changed[31] += 1
+    second = compared(network, TensorDataset(changed, train.tensors[1]), test, optimizers=["sgd"])
+    assert first.runs[0].path != second.runs[0].path
+
+
+def test_model_that_is_not_made_anew_is_an_error(compared):
+    model = network()
+    with pytest.raises(ExperimentError, match="the same model each time"):
+        compared(lambda: model, *sets(), optimizers=["sgd"])
+
+
+def test_run_that_is_taken_as_it_is_is_named(compared, capsys):
+    (run,) = compared(optimizers=["sgd"]).runs
+    assert "finished before" not in capsys.readouterr().out
+    compared(optimizers=["sgd"])
+    said = capsys.readouterr().out.replace("\n", "")
+    assert f"finished before: {run.path}; to have it anew, delete that folder" in said
+
+
+def test_diverged_run_is_said_to_have_failed_and_not_averaged(compared):
+    calls = iter(range(1000))
+
+    def breaks(outputs, targets):
+        loss = nn.functional.cross_entropy(outputs, targets)
+        # In the fourth step of the first run.
+        return loss * float("nan") if next(calls) == 3 else loss
+
+    found = compared(optimizers=["sgd"], seeds=[0, 1], loss=breaks)
+    bad, good = found.rows()
+    assert bad["failure"] == "step 4: the training loss is not finite"
+    assert "test_accuracy" not in bad
+    assert good["failure"] is None
+    line = str(found).splitlines()[1]
+    assert line.endswith("seed 0 failed at step 4")
+    assert f" {good['test_accuracy']:.2f} " in line
+    assert "±" not in line
+
+
+def test_comparison_of_failed_runs_alone_has_no_numbers(compared):
+    found = compared(optimizers={"sgd": {"lr": 1e30}})
+    assert str(found).splitlines()[-1].split()[:2] == ["SGD", "–"]
+    assert "failed at step" in str(found)
+
+
+def test_labels_tell_settings_of_one_optimizer_apart(compared):
+    found = compared(
+        optimizers={"rank 1": ("nysact", {"rank": 1}), "rank 2": ("nysact", {"rank": 2}), "sgd": {}}
+    )
+    assert [row["optimizer"] for row in found.rows()] == ["rank 1", "rank 2", "SGD"]
+    assert [run.config["optimizer"]["options"].get("rank") for run in found.runs] == [1, 2, None]
+    assert [line.split("  ")[0] for line in str(found).splitlines()[1:]] == [
+        *("rank 1", "rank 2", "SGD")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "message"),
+    [
+        (["sgd", "sgd"], "'SGD' twice"),
+        ({"SGD": ("sgd", {}), "sgd": {}}, "'SGD' twice"),
+        ({"sgd": 0.1}, "expected settings such as"),
+        ({"a": ("sgd", 0.1)}, "expected settings such as"),
+    ],
+)
+def test_labels_that_do_not_do_are_an_error(compared, optimizers, message):
+    with pytest.raises(ExperimentError, match=message):
+        compared(optimizers=optimizers)
+
+
+def test_schedule_interval_and_trackers_are_those_of_a_run(compared):
+    found = compared(
+        optimizers=["sgd"],
+        schedule={"name": "constant"},
+        evaluation_interval=5,
+        trackers=("tensorboard",),
+    )
+    (run,) = found.runs
+    assert run.config["schedule"] == {
+        **{"name": "constant", "every": "step"},
+        **{"warmup_epochs": 0, "warmup_steps": 0},
+    }
+    assert [line["step"] for line in run.metrics] == [5, 10, 12]
+    assert list((run.path / "tensorboard").iterdir())
+    with pytest.raises(ExperimentError, match=r"'schedule\.nam': the nearest is 'schedule\.name'"):
+        compared(optimizers=["sgd"], schedule={"nam": "constant"})
 
 
 def test_regression_has_losses_and_no_accuracy(compared):

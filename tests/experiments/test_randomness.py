@@ -3,7 +3,14 @@ import random
 import numpy
 import torch
 
-from nysact.experiments.randomness import mixed, random_state, seeded, set_random_state, stream
+from nysact.experiments.randomness import (
+    mixed,
+    random_state,
+    seeded,
+    set_random_state,
+    start_streams,
+    stream,
+)
 
 
 def draws() -> tuple[float, ...]:
@@ -17,6 +24,22 @@ def test_stream_depends_on_all_its_numbers():
     for other in ((2, "order", 2), (1, "else", 2), (1, "order", 3), (12, "order")):
         assert not torch.equal(first, torch.rand(3, generator=stream(*other)))
     assert mixed(1, 23) != mixed(12, 3)
+
+
+def test_first_process_has_the_stream_of_the_seed_and_each_other_one_of_its_own():
+    with seeded(3):
+        first = draws()
+    found = []
+    for process in range(3):
+        with seeded(3):
+            start_streams(3, process)
+            found.append(draws())
+    assert found[0] == first
+    for numbers in zip(*found, strict=True):
+        assert len(set(numbers)) == 3
+    with seeded(9):
+        start_streams(3, 1)
+        assert draws() == found[1]
 
 
 def test_restored_state_gives_the_same_draws():

@@ -8,6 +8,10 @@ class ExperimentError(Exception):
     """A bad option or bad data; the message names the value, what was expected, and a remedy."""
 
 
+class RunningElsewhereError(ExperimentError):
+    """Another process is at the same run."""
+
+
 def unknown(name: str, names: Iterable[str]) -> str:
     """Write that a name is unknown, which is the nearest, and which there are."""
     names = list(names)

@@ -89,6 +89,21 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
         set_random_state(before, device)
 
 
+def start_streams(seed: int, process: int = 0) -> None:
+    """Start the streams that a training draws from, such as the masks of dropout.
+
+    Args:
+        seed: The run's seed.
+        process: Which of several processes this is. The first has torch's stream of the seed; the
+            others have streams of their own, lest all draw the same.
+    """
+    own = seed if process == 0 else mixed(seed, "process", process)
+    torch.manual_seed(own)
+    if process > 0:
+        random.seed(own)
+        numpy.random.seed(own % 2**32)
+
+
 def seeded_model(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Make a model whose random weights a seed determines, and leave the global stream alone."""
     with torch.random.fork_rng(devices=[]):

@@ -1,5 +1,5 @@
-import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.config import Config, slug
+from nysact.experiments.config.run import ADDED
 from nysact.experiments.errors import ExperimentError
 from tests.experiments.configs import config
 
@@ -91,7 +92,7 @@ MISTAKES = {
     "data.loader=fast": "data.loader='fast': expected 'device' or 'standard'",
     "data.interpolation=nearest": "data.interpolation='nearest': expected 'bilinear' or 'bicubic'",
     "data.validation_size=-1": "data.validation_size=-1: expected greater than or equal to 0",
-    "precision=fp8": "precision='fp8': expected 'fp32', 'bf16' or 'fp16'",
+    "precision=fp8": "precision='fp8': expected 'fp32', 'tf32', 'bf16' or 'fp16'",
     "schedule.name=linear": "schedule.name='linear': expected 'cosine' or 'constant'",
     "optimizer=adam": "optimizer is a section: expected one of its settings: optimizer.name",
     "batch_size": "'batch_size': expected NAME=VALUE",
@@ -138,15 +139,52 @@ def test_run_id_tells_runs_apart_but_not_where_their_data_lies():
     assert text.override(["data.folder=elsewhere"]).run_id() != text.run_id()
 
 
-def test_settings_that_came_later_leave_a_run_its_name_at_their_defaults():
-    base = config()
-    values = base.model_dump()
-    former = ("name", "train_size", "test_size", "flip", "crop")
-    values["data"] = {name: values["data"][name] for name in former}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    assert base.run_id().endswith(f"_{digest[:8]}")
-    for assignment in ("data.validation_size=9", "data.loader=standard", "data.mixup=0.2"):
-        assert base.override([assignment]).run_id() != base.run_id()
+# What a run of an earlier version has stored, and its name.
+STORED = {
+    "recipe": "fashion-table2", "row": "Adam", "column": "LeNet-5", "sweep": {}, "seed": 0,
+    "model": {
+        "name": "lenet5", "options": {"classes": 10, "in_channels": 1, "image_size": 32},
+    },
+    "data": {
+        "name": "fashion-mnist", "folder": None, "train_size": 12800, "test_size": None,
+        "flip": True, "crop": 0,
+    },
+    "optimizer": {
+        "name": "adam",
+        "options": {"lr": 0.001, "betas": [0.9, 0.999], "weight_decay": 0.0005},
+        "decay_vectors": True,
+    },
+    "schedule": {"name": "cosine", "every": "step", "warmup_epochs": 0, "warmup_steps": 0},
+    "batch_size": 128, "epochs": 4, "steps": None, "evaluation_interval": None,
+    "label_smoothing": 0.0, "precision": "fp32", "threads": 1,
+    "record": {"covariance_norms": False, "covariances": [], "rank": 10},
+}  # fmt: skip
+
+
+def test_run_of_an_earlier_version_keeps_its_name():
+    # If a new setting breaks this, list it in ADDED with the value that means what was before.
+    assert Config.checked(STORED).run_id() == "adam_lenet-5_seed-0_9fce9462"
+
+
+def test_setting_that_was_added_counts_only_where_it_is_not_as_before(monkeypatch):
+    plain, changed = config(), config().override(["data.crop=2", "optimizer.options.rank=3"])
+    added = {**ADDED, "data.crop": 0, "optimizer.options.rank": 10, "no.such.setting": 1}
+    names = {plain.run_id(), changed.run_id()}
+    monkeypatch.setattr("nysact.experiments.config.run.ADDED", added)
+    found = {plain.run_id(), changed.run_id()}
+    assert len(names | found) == 3
+    assert changed.run_id() in names
+    # As if another default had come since.
+    monkeypatch.setattr("nysact.experiments.config.run.ADDED", {**added, "data.crop": 1})
+    assert plain.run_id() not in found
+
+
+def test_default_of_an_option_that_changes_is_another_run(monkeypatch):
+    before = config("adam").run_id()
+    baseline = BASELINES["adam"]
+    changed = replace(baseline, defaults={**baseline.defaults, "lr": 0.5})
+    monkeypatch.setitem(BASELINES, "adam", changed)
+    assert config("adam").run_id() != before
 
 
 def test_run_id_shows_what_is_varied():

@@ -94,6 +94,12 @@ BAD_FILES = {
     "title = 3": "title=3: expected a valid string",
     "title =": "not a TOML file",
     'title = ""\n[[sweeps]]\nname = "x"\nvalues = []': "sweeps.0.values=[]",
+    'title = ""\nseeds = []': "seeds=[]",
+    'title = ""\n[columns.a]': "expected a section of each",
+    'title = ""\nsource = "fashion-table2"\n[rows.SGD]': "rows: a recipe with source=",
+    'title = ""\nsource = "table3"': "shows the runs of 'table2-cifar10'",
+    'title = ""\nsource = "fashion-table2"\ncolumns = ["LeNet5"]': "the nearest is 'LeNet-5'",
+    'title = ""\nsource = "fashion-tabel2"': "the nearest is 'fashion-table2'",
 }
 
 
@@ -107,9 +113,65 @@ def test_bad_file_is_an_error_that_names_it(tmp_path, text, message):
     assert "bad.toml" in str(error.value)
 
 
+REPORT = 'report = { kind = "table" }'
+# What stands in RECIPE, what is put in its place, and what the error says.
+BAD_NAMES = [
+    (REPORT, 'report = { kind = "tabel" }', "'tabel': the nearest is 'table'"),
+    (REPORT, 'report = { knd = "table" }', "'report.knd': the nearest is 'report.kind'"),
+    (REPORT, 'report = { metric = "accuracy" }', "'accuracy': the nearest is 'test_accuracy'"),
+    (REPORT, 'report = { at = "fnal" }', "report.at='fnal': expected 'final' or 'best'"),
+    (REPORT, 'report = { reference = "aa" }', "report.reference is 'aa': the nearest is 'a'"),
+    (REPORT, 'report = { target = "90% of aa" }', "'aa': the nearest is 'a'"),
+    (REPORT, 'report = { target = "soon" }', "target 'soon': expected a number"),
+    (REPORT, 'report = { kind = "settings" }', "report.names: expected settings"),
+    ('rows = ["b"]', 'rows = ["bb"]', "there is no row 'bb': the nearest is 'b'"),
+    ("rows.b.optimizer", "rows.bb.optimizer", "columns.long.rows: there is no row 'bb'"),
+    ("[paper.b]", "[paper.bb]", "paper: there is no row 'bb': the nearest is 'b'"),
+    ("short = ", "shor = ", "paper.b: there is no column 'shor': the nearest is 'short'"),
+    ("rows.b.optimizer.options", "rows.b", "row b, column long: there is no setting 'damping'"),
+    ("rows.b.optimizer.options = { damping = 9.0 }", "rows.b = 3", "columns.long.rows.b=3: expe"),
+    ("epochs = 5", "seed = 5", "columns.long.seed: each run is given its own"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), BAD_NAMES)
+def test_every_unknown_name_is_an_error_that_names_the_nearest(tmp_path, right, wrong, message):
+    assert RECIPE.count(right) == 1
+    path = tmp_path / "bad.toml"
+    path.write_text(RECIPE.replace(right, wrong))
+    with pytest.raises(ExperimentError) as error:
+        load(str(path)).runs()
+    assert message in str(error.value)
+    assert "bad" in str(error.value)
+
+
 def test_file_that_is_not_there_is_an_error():
     with pytest.raises(ExperimentError, match=r"nowhere\.toml: cannot be read"):
         load("nowhere.toml")
+
+
+def test_a_setting_that_some_rows_lack_names_the_rows_that_have_it(path):
+    overrides = ["optimizer.options.stat_decay=0.5"]
+    with pytest.raises(ExperimentError, match=r"^a: .*to change the rows that take it: --row 'b'$"):
+        find_runs(load(path), overrides=overrides)
+    with pytest.raises(ExperimentError) as error:
+        find_runs(load(path), rows=["a"], overrides=overrides)
+    assert "--row" not in str(error.value)
+    found = find_runs(load(path), rows=["b"], overrides=overrides)
+    assert {config.optimizer.options["stat_decay"] for config in found} == {0.5}
+
+
+def test_a_misspelt_setting_is_nearest_to_that_of_any_row(path):
+    with pytest.raises(ExperimentError, match=r"nearest is 'optimizer\.options\.stat_decay'"):
+        find_runs(load(path), overrides=["optimizer.options.stat_dacey=0.5"])
+
+
+def test_a_source_may_be_a_file(path, tmp_path):
+    shown = tmp_path / "shown.toml"
+    shown.write_text(f'title = "Shown"\nsource = "{path}"\ncolumns = ["long"]')
+    recipe = load(str(shown))
+    assert (recipe.source, recipe.columns) == ("mine", ["long"])
+    assert {config.recipe for config in recipe.runs()} == {"mine"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -118,11 +180,7 @@ def test_recipe_is_right(name):
     runs = recipe.runs()
     assert runs
     assert recipe.title
-    assert recipe.report["kind"]
+    assert recipe.report.kind
     assert {c.recipe for c in runs} == {recipe.source}
     assert len({c.run_id() for c in runs}) == len(runs)
     assert {c.seed for c in runs} == set(recipe.seeds)
-    assert recipe.report.get("reference", recipe.rows[0]) in recipe.rows
-    for row, numbers in recipe.paper.items():
-        assert row in recipe.rows
-        assert set(numbers) <= set(recipe.columns)

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from nysact.experiments.config import Config
+from nysact.experiments.run.clock import PEAK_MEMORY
+
 OPTIMIZERS = {"SGD": "sgd", "AdamW": "adamw", "NysAct": "nysact", "FOOF": "foof"}
 
 
@@ -28,6 +31,7 @@ def write_run(
     memory: int | None = None,
     norms: Sequence[Mapping[str, float]] = (),
     arrays: Mapping[str, np.ndarray] | None = None,
+    environment: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
     """Write the folder of a run whose epochs have 10 steps; diverged where an accuracy is None."""
@@ -42,7 +46,8 @@ def write_run(
         **{"optimizer": optimizer, "batch_size": 128, "epochs": 3, "threads": 1, **settings},
     }
     write_json(path / "config.json", config)
-    write_json(path / "environment.json", {"python": "3.11.2", "packages": {"torch": "2.15.0"}})
+    usual = {"python": "3.11.2", "packages": {"torch": "2.15.0"}, "device_name": "a CPU"}
+    write_json(path / "environment.json", {**usual, **(environment or {})})
     losses = losses or [2.0 * 0.5**epoch for epoch in range(len(accuracies))]
     metrics, timing = [], []
     for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True)):
@@ -56,7 +61,7 @@ def write_run(
     steps = 10 * len(accuracies)
     if finished:
         seconds = {"training_seconds": steps * step_seconds, "mean_step_seconds": step_seconds}
-        peak = {} if memory is None else {"peak_allocated_bytes": memory}
+        peak = {} if memory is None else {PEAK_MEMORY: memory}
         write_json(path / "timing.json", {**seconds, "optimizer_state_bytes": 1000, **peak})
         result = {"steps": steps, "epochs": len(accuracies), "metrics": {}}
         write_json(path / "result.json", {**result, **({"failure": failure} if failure else {})})
@@ -65,6 +70,14 @@ def write_run(
     if arrays:
         np.savez_compressed(path / "arrays.npz", **arrays)
     return path
+
+
+def write_config(root: Path, config: Config, **changes: Any) -> Path:
+    """Write the folder of a run of a recipe."""
+    values = config.model_dump()
+    labels = {name: values.pop(name) for name in ("recipe", "column", "sweep")}
+    row, seed = values.pop("row"), values.pop("seed")
+    return write_run(root, row, seed, **{**labels, **values, **changes})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -11,7 +11,12 @@ RECIPE = """
 title = "A table of my own"
 report = { kind = "table", target = "80" }
 [run]
+model = { name = "lenet5" }
+data = { name = "fashion-mnist" }
+epochs = 3
+threads = 1
 [rows.SGD]
+optimizer = { name = "sgd" }
 [columns."LeNet-5, 3 epochs"]
 [paper.SGD]
 "LeNet-5, 3 epochs" = "92.80±0.21"
@@ -72,3 +77,19 @@ def test_what_is_wrong_is_an_error_with_a_remedy(nysact, tmp_path, arguments, me
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_table_of_settings_needs_no_runs(nysact, tmp_path):
+    result = nysact("--recipe", "table8")
+    assert result.exit_code == 0, result.output
+    assert "trivial-augment" in (tmp_path / "report" / "table8-settings.md").read_text()
+    assert "of 0 runs" not in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_copies_that_differ_are_a_warning(nysact, tmp_path):
+    write_run(tmp_path / "a", accuracies=[50.0])
+    write_run(tmp_path / "b", accuracies=[60.0])
+    result = nysact("a", "b")
+    assert "Warning: a/made-up/" in result.output
+    assert "hold the same run with other results" in result.output
+    assert "hold the same run" in (tmp_path / "report" / "report.html").read_text()

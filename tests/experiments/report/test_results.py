@@ -6,11 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nysact.experiments.recipes import Recipe, load
+from nysact.experiments.recipes.recipe_file import RecipeFile
 from nysact.experiments.report.metrics import metric_of
 from nysact.experiments.report.results import Sample, best, collect, failure_of, final
 from nysact.experiments.run.store import load_runs
 
-from .stored import write_run
+from .stored import write_config, write_run
+
+RECIPE = """
+title = "Mine"
+report = { kind = "table" }
+seeds = SEEDS
+[run]
+model = { name = "lenet5" }
+data = { name = "fashion-mnist" }
+epochs = 3
+[columns.short]
+[rows.SGD]
+optimizer = { name = "sgd" }
+[rows.NysAct]
+optimizer = { name = "nysact" }
+[paper.SGD]
+short = "92.80±0.21"
+"""
 
 ACCURACY = metric_of("test_accuracy")
 
@@ -23,8 +42,9 @@ def test_rows_and_columns_come_in_the_recipes_order_and_others_follow(tmp_path):
     for row in ("AdamW", "NysAct", "SGD"):
         for column in ("b", "a"):
             write_run(tmp_path, row, column=column)
-    rows = ["SGD", "FOOF", "NysAct"]
-    results = collect("made-up", load_runs(tmp_path), rows, ["c", "b"])
+    rows = {row: {} for row in ("SGD", "FOOF", "NysAct")}
+    recipe = Recipe("made-up", RecipeFile(title="", rows=rows, columns={"c": {}, "b": {}}))
+    results = collect("made-up", load_runs(tmp_path), recipe)
     assert list(results.rows) == ["SGD", "NysAct", "AdamW"]
     assert list(results.columns) == ["b", "a"]
 
@@ -62,6 +82,36 @@ def test_failure_is_forgotten_once_the_run_finished(tmp_path):
     path = write_run(tmp_path)
     (path / "failure.txt").write_text("Killed")
     assert failure_of(load_runs(tmp_path)[0]) is None
+
+
+def own_recipe(path, seeds):
+    path.write_text(RECIPE.replace("SEEDS", str(seeds)))
+    return load(str(path))
+
+
+def test_a_cell_with_fewer_seeds_than_the_recipe_has_is_not_complete(tmp_path):
+    recipe = own_recipe(tmp_path / "mine.toml", [0, 1, 2])
+    for config in recipe.runs([0, 1]):
+        write_config(tmp_path / "runs", config)
+    write_config(tmp_path / "runs", recipe.runs([7], ["epochs=5"])[0])
+    runs = load_runs(tmp_path / "runs")
+
+    def note(recipe=None, seeds=None):
+        return collect("mine", runs, recipe, seeds).group("SGD", "short").sample(last).note
+
+    assert note(recipe) == "n=2/3"
+    assert note(recipe, seeds=2) == ""
+    assert note(recipe, seeds=5) == "n=2/5"
+
+
+def test_where_some_cells_have_more_seeds_than_the_recipe_all_should(tmp_path):
+    recipe = own_recipe(tmp_path / "mine.toml", [0])
+    for config in recipe.runs([0, 1, 2]):
+        if config.row == "SGD" or config.seed < 2:
+            write_config(tmp_path / "runs", config)
+    results = collect("mine", load_runs(tmp_path / "runs"), recipe)
+    notes = [results.group(row, "short").sample(last).note for row in ("SGD", "NysAct")]
+    assert notes == ["", "n=2/3"]
 
 
 def test_runs_with_other_settings_are_kept_apart(tmp_path):

@@ -2,13 +2,15 @@
 
 import pytest
 
-from nysact.experiments.recipes import load, names
+from nysact.experiments.recipes import find_runs, load, names
+from nysact.experiments.recipes.recipe_file import KINDS as RECIPE_KINDS
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.sections import KINDS, kind_of, section_of, wanted_of
+from nysact.experiments.report.target import parse_target
 from nysact.experiments.run.store import load_runs
 
-from .stored import write_run
+from .stored import write_config, write_run
 
 LR, DAMPING = "optimizer.options.lr", "optimizer.options.damping"
 
@@ -32,15 +34,22 @@ def test_kind_of_unknown_runs_is_what_there_is_to_show(tmp_path):
     assert kind(tmp_path / "d") == "norms"
 
 
+def test_kinds_that_recipes_may_name_are_those_that_can_be_shown():
+    assert sorted(KINDS) == sorted(RECIPE_KINDS)
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_says_how_it_is_shown(name):
     recipe = load(name)
-    wanted = wanted_of(recipe.title, recipe.report, recipe.paper)
+    wanted = wanted_of(recipe)
     assert wanted.kind in KINDS
-    assert set(recipe.report) <= {"kind", "metric", "at", "reference", "target"}
-    assert set(wanted.paper) <= set(recipe.rows)
-    for cells in wanted.paper.values():
-        assert set(cells) <= set(recipe.columns)
+    assert wanted.paper == recipe.paper
+
+
+def test_another_target_than_the_recipes_has_no_numbers_of_the_paper():
+    recipe = load("table5")
+    assert wanted_of(recipe, parse_target("90% of SGD")).paper == recipe.paper
+    assert wanted_of(recipe, parse_target("72")).paper == {}
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name.startswith("fashion-")])
@@ -49,21 +58,18 @@ def test_every_twin_has_a_table_or_a_figure_of_its_runs(tmp_path, name):
     recipe = load(name)
     settings = {(c.row, tuple(c.sweep.items())): c for c in recipe.runs([0])}
     for config in settings.values():
-        write_run(
-            tmp_path, config.row, recipe=recipe.source, column=config.column, sweep=config.sweep,
-            optimizer=config.optimizer.model_dump(),
-            norms=[{"0": 1.0}] * 3 if config.record.covariance_norms else (),
-        )  # fmt: skip
+        norms = [{"0": 1.0}] * 3 if config.record.covariance_norms else ()
+        write_config(tmp_path, config, norms=norms)
     (section,) = sections_of(load_runs(tmp_path), [recipe])
-    if wanted_of(recipe.title, recipe.report, {}).kind == "heatmap":
+    if recipe.report.kind == "heatmap":
         return
     assert section.tables or section.figures
 
 
 def test_a_recipe_shows_the_runs_of_its_source_and_those_of_no_recipe_follow(tmp_path):
     recipes = [load(name) for name in ("table2-cifar10", "table3")]
-    write_run(tmp_path, "SGD", recipe="table2-cifar10", column="ResNet-32, 100 epochs")
-    write_run(tmp_path, "KFAC", recipe="table2-cifar10", column="ResNet-32, 100 epochs")
+    for config in find_runs(recipes[0], ["SGD", "KFAC"], ["ResNet-32, 100 epochs"], [0]):
+        write_config(tmp_path, config)
     write_run(tmp_path, "SGD", recipe="unknown")
     sections = sections_of(load_runs(tmp_path), recipes)
     assert [s.results.name for s in sections] == ["table2-cifar10", "table3", "unknown"]
@@ -90,3 +96,33 @@ def test_units_of_a_section_are_those_of_its_metric(tmp_path):
     (section,) = sections_of(load_runs(tmp_path))
     assert "bits-per-byte" in section.tables
     assert section_of(section.results, section.wanted).wanted.metric.higher is False
+
+
+def test_tables_name_the_runs_of_another_device_or_version(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "SGD", seed)
+    (section,) = sections_of(load_runs(tmp_path))
+    assert "environment" not in " ".join(section.tables["test-accuracy"].notes)
+    write_run(tmp_path, "NysAct", 7, environment={"packages": {"torch": "2.14.0"}})
+    (section,) = sections_of(load_runs(tmp_path))
+    assert section.tables["test-accuracy"].notes[-1] == (
+        "Not all runs are of one environment: NysAct, LeNet-5, 3 epochs, seed 7 on a CPU with "
+        "torch 2.14.0; the others on a CPU with torch 2.15.0."
+    )
+
+
+def test_figures_without_a_table_warn_of_another_device(tmp_path):
+    for row, device in (("SGD", "a CPU"), ("NysAct", "a GPU")):
+        norms = [{"conv": 1.0}] * 3
+        write_run(tmp_path, row, norms=norms, environment={"device_name": device})
+    (section,) = sections_of(load_runs(tmp_path))
+    assert not section.tables
+    (warning,) = section.warnings
+    assert "NysAct, LeNet-5, 3 epochs, seed 0 on a GPU" in warning or "on a CPU" in warning
+
+
+def test_a_run_that_went_on_elsewhere_is_of_both_places(tmp_path):
+    resumed = [{"device_name": "a GPU", "packages": {"torch": "2.15.0"}}]
+    write_run(tmp_path, "SGD", environment={"resumed": resumed})
+    (section,) = sections_of(load_runs(tmp_path))
+    assert "on a GPU with torch 2.15.0" in section.tables["test-accuracy"].notes[-1]

@@ -1,8 +1,11 @@
 """Tables of metrics, of costs, and of the time to a target."""
 
 import pytest
+import torch
 
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.recipes import Recipe
+from nysact.experiments.recipes.recipe_file import RecipeFile
 from nysact.experiments.report.metrics import metric_of
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.table import Mark
@@ -14,9 +17,10 @@ from nysact.experiments.report.tables import (
     varied_tables,
 )
 from nysact.experiments.report.target import Target, parse_target, reached
+from nysact.experiments.run.clock import StepClock, summary
 from nysact.experiments.run.store import load_runs
 
-from .stored import write_run, write_table
+from .stored import write_json, write_run, write_table
 
 ACCURACY, LOSS = metric_of("test_accuracy"), metric_of("train_loss")
 
@@ -72,6 +76,37 @@ def test_costs_are_relative_to_the_reference_with_the_same_seed(tmp_path):
     assert (state.text, state.paper) == ("1.00 ± 0.00", "")
 
 
+def test_memory_is_read_as_the_clock_writes_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 9)
+    for row, memory in (("SGD", 100), ("NysAct", 110)):
+        monkeypatch.setattr(
+            torch.cuda, "max_memory_allocated", lambda device, memory=memory: memory
+        )
+        path = write_run(tmp_path, row)
+        clock = StepClock(torch.device("cuda"))
+        clock.restore([0.1, 0.1])
+        write_json(path / "timing.json", summary(clock))
+    found = cells(ratio_table(collect("made-up", load_runs(tmp_path)), "SGD", {}), "NysAct")
+    assert found["LeNet-5, 3 epochs: memory"].text == "1.10"
+
+
+def test_costs_of_different_devices_make_no_ratio(tmp_path):
+    for row, device in (("SGD", "a GPU"), ("NysAct", "a GPU"), ("FOOF", "a CPU")):
+        write_run(tmp_path, row, environment={"device_name": device})
+    table = ratio_table(collect("made-up", load_runs(tmp_path)), "SGD", {})
+    assert cells(table, "NysAct")["LeNet-5, 3 epochs: time"].text == "1.00"
+    assert cells(table, "FOOF")["LeNet-5, 3 epochs: time"].text == "–"
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 2), (1, None)])
+def test_times_say_whether_runs_trained_side_by_side(tmp_path, numbers):
+    for row, number in zip(("SGD", "NysAct"), numbers, strict=True):
+        write_run(tmp_path, row, environment={"side_by_side": number} if number else {})
+    results = collect("made-up", load_runs(tmp_path))
+    for table in (ratio_table(results, "SGD", {}), target_table(results, ACCURACY, Target(75), {})):
+        assert ("nysact bench" in " ".join(table.notes)) == (numbers != (1, 1))
+
+
 def test_memory_that_was_not_measured_has_no_column(tmp_path):
     for row in ("SGD", "NysAct"):
         write_run(tmp_path, row)
@@ -123,7 +158,9 @@ def test_varied_settings_become_columns(tmp_path):
             sweep = {"optimizer.options.lr": rate}
             write_run(tmp_path, row, sweep=sweep, accuracies=[80 + gain + rate])
     write_run(tmp_path, "FOOF")
-    results = collect("made-up", load_runs(tmp_path), ["NysAct", "FOOF", "SGD"])
+    rows = {row: {} for row in ("NysAct", "FOOF", "SGD")}
+    recipe = Recipe("made-up", RecipeFile(title="", rows=rows, columns={"another": {}}))
+    results = collect("made-up", load_runs(tmp_path), recipe)
     ((name, table),) = varied_tables(results, ACCURACY).items()
     assert name == "lenet-5-3-epochs-lr"
     assert list(table.headings) == ["optimizer", "0.03", "0.1", "0.3"]

@@ -3,7 +3,8 @@ import time
 import pytest
 import torch
 
-from nysact.experiments.run.clock import StepClock, summary
+from nysact.experiments.run.clock import StepClock, settled, summary
+from nysact.experiments.timing import WINDOW
 
 CPU = torch.device("cpu")
 
@@ -34,10 +35,41 @@ def test_earlier_steps_can_be_taken_over():
     assert clock.seconds()[0] == 3.0
 
 
+def clock_of(*parts: list[float]) -> StepClock:
+    """A clock of a process for each part, each of which went on from the checkpoint of the last."""
+    clock = StepClock(CPU)
+    for seconds in parts:
+        if clock.seconds():
+            former, clock = clock, StepClock(CPU)
+            clock.restore(former.seconds(), former.starts)
+        clock.seconds().extend(seconds)
+    return clock
+
+
 def test_summary_has_total_mean_and_median():
-    assert summary([1.0, 2.0, 6.0], CPU) == {
+    assert summary(clock_of([1.0, 2.0, 6.0])) == {
         "training_seconds": 9.0,
+        "timed_steps": 3,
         "mean_step_seconds": 3.0,
         "median_step_seconds": 2.0,
     }
-    assert summary([], CPU)["mean_step_seconds"] == 0
+    assert summary(clock_of())["mean_step_seconds"] == 0
+
+
+def test_first_steps_of_each_process_count_in_the_total_alone():
+    slow, steady = [9.0] * WINDOW, [1.0] * WINDOW
+    found = summary(clock_of(slow + steady, slow, slow + steady))
+    assert found["training_seconds"] == 29 * WINDOW
+    assert found["timed_steps"] == 2 * WINDOW
+    assert (found["mean_step_seconds"], found["median_step_seconds"]) == (1, 1)
+
+
+def test_costly_steps_keep_their_share_of_the_mean():
+    costly = [10.0 if step % WINDOW == 0 else 1.0 for step in range(10 * WINDOW)]
+    expected = (10 + WINDOW - 1) / WINDOW
+    assert summary(clock_of(costly))["mean_step_seconds"] == pytest.approx(expected)
+
+
+def test_short_run_counts_all_its_steps():
+    times = [float(step) for step in range(2 * WINDOW - 1)]
+    assert settled(times, [0]) == times

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
+from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import names
 from nysact.experiments.run.store import load_runs
+from nysact.experiments.run.training import Training
 
 RECIPE = """
 title = "Digits"
@@ -56,6 +59,28 @@ def test_train_runs_all_and_settings_can_be_changed(nysact, tmp_path):
     assert len(found) == 4
     assert {run.config["optimizer"]["options"]["lr"] for run in found} == {0.5}
     assert all(any((run.path / "tensorboard").iterdir()) for run in found)
+
+
+def test_a_run_that_fails_stops_no_other(nysact, tmp_path, monkeypatch):
+    step = Training.step
+
+    def failing(training, inputs, targets):
+        if training.config.row == "SGD" and training.config.seed == 0:
+            raise torch.OutOfMemoryError("no memory left")
+        if training.config.row == "NysAct" and training.config.seed == 1:
+            raise ExperimentError("not with this data")
+        return step(training, inputs, targets)
+
+    monkeypatch.setattr(Training, "step", failing)
+    result = nysact("train", "digits.toml", "--track", "none")
+    assert result.exit_code == 1
+    finished = [run.config for run in load_runs(tmp_path / "runs") if run.result is not None]
+    assert {(c["row"], c["seed"]) for c in finished} == {("SGD", 1), ("NysAct", 0)}
+    assert result.stderr.splitlines()[-2:] == [
+        "Failed: SGD, digits, seed 0: no memory left",
+        "Failed: NysAct, digits, seed 1: not with this data",
+    ]
+    assert "Traceback" in result.stderr
 
 
 MISTAKES = {

@@ -2,9 +2,11 @@ import json
 import platform
 import subprocess
 
+import pytest
 import torch
 
-from nysact.experiments.run.environment import commit_of, environment, version_of
+from nysact.experiments.run.environment import commit_of, cuda, environment, version_of
+from nysact.experiments.run.precision import arithmetic
 
 
 def git(folder, *arguments: str) -> str:
@@ -19,7 +21,23 @@ def test_environment_says_what_a_result_may_depend_on():
     assert found["packages"]["torch"] == version_of("torch")
     assert (found["device"], found["threads"]) == ("cpu", torch.get_num_threads())
     assert found["device_name"]
+    assert found["cpu"]
+    assert found["cores"] >= 1
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_rounding_to_tf32_is_written_down(precision):
+    with arithmetic(precision):
+        found = cuda()
+    assert (found["matmul_tf32"], found["cudnn_tf32"]) == (precision == "tf32",) * 2
+    assert {"cuda", "cudnn", "driver"} < set(found)
+
+
+@pytest.mark.cuda
+def test_versions_of_a_gpu_are_written_down():
+    found = environment(torch.device("cuda"))
+    assert all(found[name] for name in ("cuda", "cudnn", "driver"))
 
 
 def test_package_that_is_not_there_has_no_version():

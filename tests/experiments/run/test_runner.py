@@ -5,18 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from nysact.experiments.baselines import BASELINES
+from nysact.experiments.config import Config
+from nysact.experiments.data.text import read_text
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.run import problem
-from nysact.experiments.run.display import NoDisplay
+from nysact.experiments.run.display import LineDisplay, LiveDisplay, NoDisplay
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
+from nysact.experiments.run.training import Training
 from tests.experiments.configs import config
 
 # What is the same for equal configurations, byte for byte.
@@ -202,10 +207,94 @@ def test_diverged_run_ends_with_a_result_that_says_so(tmp_path):
     wild = config("sgd", optimizer={"name": "sgd", "options": {"lr": 1e30}})
     run(wild, tmp_path)
     (found,) = load_runs(tmp_path)
-    assert found.result["failure"] == "step 4: the training loss is not finite"
+    step = int(found.result["failure"].partition(":")[0].removeprefix("step "))
+    assert found.result["failure"] == f"step {step}: the training loss is not finite"
+    # That of the first bad step, which is before the evaluation that notices it.
+    assert 1 < step < 4
     assert found.result["metrics"]["final"]["train_loss"] is None
     assert found.result["steps"] == 4
     assert run(wild, tmp_path, display=KillAfter(1)), "a failed run was run again"
+
+
+def breaking(monkeypatch, bad: int) -> None:
+    """Have the loss of one step be no number, whichever process does it."""
+    real = Training.step
+
+    def step(self, inputs, targets):
+        loss = real(self, inputs, targets)
+        if self.step_number == bad:
+            self._losses[-1] = loss * float("nan")
+        return loss
+
+    monkeypatch.setattr(Training, "step", step)
+
+
+LONG = {"data": {"name": "digits", "test_size": 50}, "model": {"name": "digits"}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "noticed"), [(7, 50), (50, 50), (51, 62), (62, 62), (63, 100), (101, 124)]
+)
+def test_divergence_ends_a_run_at_the_next_look(tmp_path, monkeypatch, bad, noticed):
+    breaking(monkeypatch, bad)
+    run(config("sgd", **LONG), tmp_path)
+    (found,) = load_runs(tmp_path)
+    assert found.result["failure"] == f"step {bad}: the training loss is not finite"
+    assert found.result["steps"] == found.metrics[-1]["step"] == noticed
+
+
+def test_divergence_is_the_same_after_a_kill(tmp_path, monkeypatch):
+    breaking(monkeypatch, 13)
+    undisturbed = run(config("sgd", **LONG), tmp_path / "a")
+    options = {"checkpoint_seconds": 0}
+    disturbed = run_with_kills(config("sgd", **LONG), tmp_path / "b", [20], **options)
+    assert results(undisturbed) == results(disturbed)
+
+
+def test_losses_are_looked_at_every_so_many_steps_alone(tmp_path, monkeypatch):
+    steps = []
+    real = Training.first_failure
+    monkeypatch.setattr(
+        Training, "first_failure", lambda self: steps.append(self.step_number) or real(self)
+    )
+    run(config("sgd", **LONG), tmp_path)
+    assert steps == [50, 62, 100, 124]
+
+
+def test_finished_run_says_so_and_how_to_have_it_anew(tmp_path):
+    path = run(config(), tmp_path)
+    for kind in (LineDisplay, LiveDisplay):
+        console = Console(width=40)
+        with console.capture() as capture:
+            run(config(), tmp_path, display=kind(console))
+        said = f"nysact, digits, seed 0: finished before: {path}; to have it anew, delete that"
+        assert capture.get() == f"{said} folder\n"
+
+
+def written_text(tmp_path, text: str) -> Config:
+    path = tmp_path / "text"
+    path.write_text(text * 100)
+    read_text.cache_clear()
+    data = {"name": "text", "folder": str(path), "context": 8, "test_windows": 4}
+    return config("sgd", model={"name": "own"}, data=data, epochs=None, steps=4, batch_size=4)
+
+
+def language_model() -> nn.Module:
+    return nn.Sequential(nn.Embedding(256, 8), nn.Linear(8, 256))
+
+
+@pytest.mark.parametrize("kills", [[], [2]])
+def test_run_of_other_text_is_neither_reused_nor_gone_on_with(tmp_path, kills):
+    found = written_text(tmp_path, "some text. ")
+    options = {"build": language_model, "checkpoint_seconds": 0}
+    for steps in kills or [99]:
+        with suppress(Killed):
+            run(found, tmp_path, display=KillAfter(steps), **options)
+    assert len(list(tmp_path.rglob("result.json"))) == 1 - len(kills)
+    assert written_text(tmp_path, "some text! ") == found
+    with pytest.raises(ExperimentError, match="this run was made with other data"):
+        run(found, tmp_path, **options)
+    assert run(written_text(tmp_path, "some text. "), tmp_path, **options)
 
 
 def test_memory_that_runs_out_is_no_result(tmp_path, monkeypatch):

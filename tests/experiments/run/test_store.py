@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +118,47 @@ def test_failed_write_leaves_the_former_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fails)
     assert path.read_bytes() == b"former"
+
+
+def test_remains_of_killed_writes_are_removed_and_nothing_else(tmp_path):
+    folder = started(tmp_path)
+    folder.save_checkpoint({"step": 1})
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from nysact.experiments.run.store import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
+    )
+    command = [sys.executable, "-c", script, str(folder.path / "checkpoint.pt")]
+    assert subprocess.run(command, check=False).returncode == -9
+    (folder.path / ".notes.txt").touch()
+    names = {path.name for path in folder.path.iterdir()}
+    with folder.locked():
+        left = {path.name for path in folder.path.iterdir()}
+    (removed,) = names - left
+    assert removed.startswith(".checkpoint.pt.")
+    assert left >= {".notes.txt", ".lock", "checkpoint.pt", "config.json"}
+
+
+def test_name_of_a_file_is_synced_after_it_is_there(tmp_path, monkeypatch):
+    synced = []
+    path = tmp_path / "file"
+
+    def note(number: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(number).st_mode), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomically(path, lambda file: file.write(b"x"))
+    assert synced == [(False, False), (True, True)]
+
+
+def test_other_data_is_refused_and_unknown_data_is_not(tmp_path):
+    folder = started(tmp_path)
+    folder.check_data("one")
+    folder.start(config(), {}, "one")
+    for digest in ("one", None):
+        folder.check_data(digest)
+    with pytest.raises(ExperimentError, match=r"made with other data .*one, now two.* --runs, or"):
+        folder.check_data("two")
 
 
 def test_another_place_is_noted_once(tmp_path):

@@ -101,6 +101,13 @@ def test_diverged_runs_are_the_worst_and_crashes_are_failures(tmp_path):
     assert found.best() == (90.0, {LR: 0.1})
 
 
+def test_a_run_that_another_process_is_at_is_no_bad_result(tmp_path):
+    found = search(tmp_path)
+    (run,) = (next(found.configs()),)
+    found.tell(Outcome(run, folder_of(run, tmp_path), elsewhere=True))
+    assert [trial.state for trial in trials(found)] == [STATES.FAIL]
+
+
 def test_each_start_draws_anew_and_the_same_starts_draw_the_same(tmp_path):
     found = []
     for attempt in ("a", "b"):

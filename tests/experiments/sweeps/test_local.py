@@ -49,6 +49,13 @@ def test_a_run_that_fails_stops_no_other_and_finished_ones_are_left_alone(tmp_pa
     assert "nowhere" in (stored.path / LOG).read_text()
 
 
+def test_processes_tell_trackers_and_know_of_their_neighbours(tmp_path):
+    executor = LocalExecutor(tmp_path, jobs=3, trackers=["tensorboard"])
+    (outcome,) = executor.execute([config("sgd")])
+    assert any((outcome.path / "tensorboard").iterdir())
+    assert load_run(outcome.path).environment["side_by_side"] == 3
+
+
 def test_processes_get_the_runs_threads_and_take_turns_on_devices(tmp_path):
     executor = LocalExecutor(tmp_path, jobs=3, devices=["4", "7"])
     variables = [executor.variables(config("sgd"), slot) for slot in range(3)]

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.recipes import load, names
+from nysact.experiments.report.results import FAILURE
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import load_runs
+from nysact.experiments.run.store import RunFolder, load_runs
+from nysact.experiments.sweeps.outcome import folder_of
 from nysact.experiments.sweeps.reproduce_command import recipes_named
 
 RECIPE = """
@@ -36,7 +38,7 @@ optimizer = { name = "nysact" }
 
 
 @pytest.fixture
-def nysact(tmp_path, monkeypatch):
+def nysact(tmp_path, monkeypatch, known_times):
     (tmp_path / "digits.toml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     environment = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": "100"}
@@ -46,9 +48,50 @@ def nysact(tmp_path, monkeypatch):
 def test_dry_run_shows_the_plan_and_does_nothing(nysact, tmp_path):
     result = nysact("digits.toml", "--seeds", "3", "--jobs", "2", "--dry-run", "--row", "SGD")
     assert result.exit_code == 0, result.output
-    assert "3 of 3 runs are missing: about" in result.output
-    assert "2 at a time" in result.output
+    assert "3 of 3 runs are missing: about 11 s, 2 at a time" in result.output
     assert {path.name for path in tmp_path.iterdir()} == {"digits.toml"}
+
+
+def test_dry_run_says_that_data_would_be_downloaded(nysact, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = nysact("figure6", "--dry-run", "--column", "ResNet-32, CIFAR-10", "--row", "NysAct")
+    assert result.exit_code == 0, result.output
+    assert (
+        "No time is known of 4 kinds of runs, such as NysAct, ResNet-32, CIFAR-10, inv_interval 5, "
+        "seed 2: cifar10 is not here, and would be downloaded."
+    ) in result.output
+    assert "12 of 12 runs are missing: one at a time." in result.output
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_of_another_process_is_not_called_failed(nysact, tmp_path):
+    configs = load("digits.toml").runs([0])
+    run(configs[1], tmp_path / "runs", cpu=True)
+    path = folder_of(configs[0], tmp_path / "runs")
+    with RunFolder(path).locked():
+        result = nysact("digits.toml", "--seeds", "1", "--yes", "--cpu")
+    assert result.exit_code == 1, result.output
+    assert "SGD, digits, seed 0: running elsewhere" in result.output
+    assert "Another process is at 1 of the runs" in result.output
+    assert "ailed" not in result.output
+    assert not (path / FAILURE).exists()
+    assert "NysAct" in (tmp_path / "report" / "digits-test-accuracy.md").read_text()
+
+
+def test_settings_are_shown_at_once(nysact, tmp_path):
+    result = nysact("table8")
+    assert result.exit_code == 0, result.output
+    assert "runs" not in result.output.replace(str(tmp_path), "")
+    assert (tmp_path / "report" / "table8-settings.tex").is_file()
+
+
+def test_seeds_that_were_asked_for_are_expected(nysact, tmp_path):
+    for config in load("digits.toml").runs([0]):
+        run(config, tmp_path / "runs", cpu=True)
+    nysact("digits.toml", "--seeds", "1")
+    assert "n=" not in (tmp_path / "report" / "digits-test-accuracy.md").read_text()
+    CliRunner().invoke(app, ["report", "--recipe", "digits.toml"])
+    assert "n=1/2" in (tmp_path / "report" / "digits-test-accuracy.md").read_text()
 
 
 def test_nothing_starts_without_consent(nysact, tmp_path):
@@ -87,6 +130,7 @@ def test_a_name_stands_for_all_that_begin_with_it():
         (("fashion-tabel2",), "nearest is 'fashion-table2'"),
         (("digits.toml", "--row", "Nysact"), "nearest is 'NysAct'"),
         (("digits.toml", "--set", "epoch=1"), "nearest is 'epochs'"),
+        (("digits.toml", "--track", "tensorbord"), "nearest is 'tensorboard'"),
         (("digits.toml", "--slurm", "partition"), "--slurm partition: expected NAME=VALUE"),
         (("digits.toml", "--slurm", "a=1"), "on a machine that has sbatch"),
     ],

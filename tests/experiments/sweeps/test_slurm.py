@@ -1,5 +1,6 @@
 """Runs as submitit's jobs: on this machine, and on a SLURM cluster where there is one."""
 
+import json
 import shutil
 import subprocess
 
@@ -7,7 +8,7 @@ import pytest
 import submitit
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.run.store import load_run
+from nysact.experiments.run.store import RunFolder, load_run
 from nysact.experiments.sweeps.outcome import folder_of
 from nysact.experiments.sweeps.slurm import JOB, RunTask, SlurmExecutor, prefixed, slurm_options
 
@@ -87,6 +88,19 @@ def test_options_are_read():
     ]
     with pytest.raises(ExperimentError, match="--slurm gpu: expected NAME=VALUE"):
         slurm_options(["gpu"])
+
+
+@pytest.mark.parametrize("option", ["tasks_per_node", "nodes", "slurm_ntasks"])
+def test_a_job_is_one_process(tmp_path, option):
+    with pytest.raises(ExperimentError, match=f"--slurm {option}=8: .* let --jobs say how many"):
+        SlurmExecutor(tmp_path, 1, {option: 8}, cluster="local")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_leaves_a_run_to_the_process_that_is_at_it(tmp_path):
+    line = json.dumps(config("sgd").model_dump())
+    with RunFolder(folder_of(config("sgd"), tmp_path)).locked():
+        assert RunTask()(line, str(tmp_path), True) is False
 
 
 def test_options_that_do_not_exist_are_an_error(tmp_path):

@@ -16,7 +16,7 @@ HERE = ("digits.toml", "--row", "NysAct", "--cpu")
 
 
 @pytest.fixture
-def nysact(tmp_path, monkeypatch):
+def nysact(tmp_path, monkeypatch, known_times):
     (tmp_path / "digits.toml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     environment = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": "100"}

@@ -102,11 +102,12 @@ def test_means_stay_below_the_theorem(make, tail):
 
 @pytest.mark.parametrize("make", [least_squares, sigmoid_squares])
 @pytest.mark.parametrize("rank", [1, 2, 5])
-def test_means_stay_below_the_bound_of_the_error(make, rank):
+@pytest.mark.parametrize("share", [1, 0.1])
+def test_means_stay_below_the_bound_of_the_error(make, rank, share):
     problem = made(make)
     settings = Sketch(rank, 1e-2, tail=False, interval=5)
     spectrum = rehearse(problem, settings, 100)
-    rate = 1 / relative_smoothness(problem.curvature, spectrum)
+    rate = share / relative_smoothness(problem.curvature, spectrum)
     norms = [norm for norm, _ in squared_norms(Descent(problem, settings, rate), 100)]
-    bound = error_bound(gap_of(problem), 100, problem.curvature, spectrum)
+    bound = error_bound(gap_of(problem), rate, 100, spectrum)
     assert sum(norms) / 100 <= bound

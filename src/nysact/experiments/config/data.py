@@ -1,7 +1,7 @@
 """The part of a configuration that says what the data is: a section for each kind of data."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -9,24 +9,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of a configuration.
-
-    Attributes:
-        later: Settings that came after runs had been stored.
-    """
-
-    later: ClassVar[frozenset[str]] = frozenset()
+    """A part of a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def without_later(self) -> dict[str, Any]:
-        """Give the values, but for the later settings that are at their defaults."""
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in self.model_dump().items()
-            if name not in self.later or value != fields[name].default
-        }
 
 
 class Augmented(Section):
@@ -71,9 +56,6 @@ class ImageData(Augmented):
         workers: Processes that augment training images, 0 for none but the trainer.
     """
 
-    # Settings that came after runs had been stored: at their defaults they leave a run its name.
-    later: ClassVar[frozenset[str]] = frozenset({"loader", "workers", *Augmented.model_fields})
-
     name: Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
     folder: str | None = None
     train_size: PositiveInt | None = None
@@ -96,8 +78,6 @@ class FolderData(Augmented):
         flip: Whether training images are mirrored left to right at random.
         workers: Processes that read pictures, 0 for none but the trainer.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"validation_size"})
 
     name: Literal["imagenet"]
     folder: str | None = None
@@ -122,8 +102,6 @@ class TextData(Section):
         validation_size: Windows of further files on which is validated: of the rest, one file in
             ``held_out`` is then held out too. 0 to train on these files.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"validation_size"})
 
     name: Literal["text"]
     folder: str | None = None

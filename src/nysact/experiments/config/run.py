@@ -17,6 +17,20 @@ from nysact.experiments.models import find_model
 Value = bool | int | float | str
 # The name of a model or of data that a caller hands over instead of naming it.
 OWN = "own"
+# Settings that came after runs had been stored, by their dotted names, each with the value that
+# stands for what was done before, written out: with it a run keeps its name, and once the default
+# becomes another one it does not.
+ADDED: Mapping[str, Value | None] = {
+    "data.loader": "device",
+    "data.augmentation": None,
+    "data.interpolation": "bilinear",
+    "data.random_erasing": 0.0,
+    "data.erase_with": "zero",
+    "data.mixup": 0.0,
+    "data.cutmix": 0.0,
+    "data.repeats": 1,
+    "data.validation_size": 0,
+}
 
 
 class ModelConfig(Section):
@@ -112,7 +126,8 @@ class Config(Section):
         evaluation_interval: Steps between evaluations, ``None`` for one after each epoch; there is
             always one at the end.
         label_smoothing: Share of the training targets that is spread evenly over all classes.
-        precision: Of the arithmetic; the parameters are always fp32.
+        precision: Of the arithmetic; the parameters are always fp32. ``"tf32"`` lets a GPU round
+            the inputs of products and convolutions, which nothing else does.
         threads: Threads on a CPU, ``None`` for torch's default; results depend on it.
         record: What is recorded besides.
     """
@@ -131,7 +146,7 @@ class Config(Section):
     steps: PositiveInt | None = None
     evaluation_interval: PositiveInt | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     threads: PositiveInt | None = None
     record: Record = Record()
 
@@ -189,10 +204,15 @@ class Config(Section):
     def run_id(self) -> str:
         """Name the run after its labels and all its values but where its data lies.
 
+        The values are those in force, defaults included, so that another default is another run;
+        only what :data:`ADDED` lists is left out while it is as it was before it was there.
+
         Returns:
             A name for a folder.
         """
-        values = {**self.model_dump(), "data": self.data.without_later()}
+        values = self.model_dump()
+        for name, before in ADDED.items():
+            leave_out(values, name, before)
         if self.data.name != "text":
             for place in ("folder", "workers"):
                 values["data"].pop(place, None)
@@ -200,6 +220,16 @@ class Config(Section):
         varied = [f"{name.rpartition('.')[2]}-{value}" for name, value in self.sweep.items()]
         labels = [slug(label) for label in (self.row, self.column, *varied)]
         return "_".join([*labels, f"seed-{self.seed}", digest[:8]])
+
+
+def leave_out(values: dict[str, Any], name: str, value: Value | None) -> None:
+    """Remove the setting of a dotted name, if there is one and it has a value."""
+    *path, last = name.split(".")
+    section: Any = values
+    for part in path:
+        section = section.get(part, {})
+    if last in section and section[last] == value:
+        del section[last]
 
 
 def slug(label: str) -> str:

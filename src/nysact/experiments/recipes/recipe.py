@@ -8,61 +8,22 @@ its own: it shows those of the recipe named there, or the ``columns`` of it that
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from nysact.experiments.config import Config, Value
-from nysact.experiments.config.data import Section
+from nysact.experiments.config.assignments import dotted_names, no_setting
 from nysact.experiments.config.errors import in_words
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.recipes.recipe_file import OF_SETTINGS, RecipeFile, check_file
 
 Values = Mapping[str, Any]
 SUFFIX = ".toml"
-
-
-class Sweep(Section):
-    """A setting that is varied.
-
-    Args:
-        name: Its dotted name.
-        values: What it is set to, one after the other.
-        rows: The rows in which it is varied, ``None`` for all.
-    """
-
-    name: str
-    values: list[Value] = Field(min_length=1)
-    rows: list[str] | None = None
-
-
-class RecipeFile(Section):
-    """What a recipe's file may hold.
-
-    Args:
-        title: What it is, in a line.
-        source: The recipe whose runs it shows, ``None`` for its own.
-        report: How the runs are shown.
-        seeds: The seeds that are run unless others are asked for.
-        run: What all runs have in common.
-        rows: For each row, what differs.
-        columns: For each column, what differs; or a list of the source's columns.
-        sweeps: What is varied.
-        paper: The paper's numbers by row and column.
-    """
-
-    title: str
-    source: str | None = None
-    report: dict[str, Any] = Field(default_factory=dict)
-    seeds: list[int] = Field(default_factory=lambda: [0])
-    run: dict[str, Any] = Field(default_factory=dict)
-    rows: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    columns: dict[str, dict[str, Any]] | list[str] = Field(default_factory=dict)
-    sweeps: list[Sweep] = Field(default_factory=list)
-    paper: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 class Recipe:
@@ -83,12 +44,17 @@ class Recipe:
     def __init__(self, name: str, content: RecipeFile) -> None:
         self.name = name
         self.title = content.title
-        self.report = dict(content.report)
+        self.report = content.report
         self.seeds = tuple(content.seeds)
         self.paper = content.paper
-        self.source = content.source or name
+        self.source = called(content.source or name)
         self._shown = content.columns if isinstance(content.columns, list) else None
         self._content = file_of(content.source) if content.source else content
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether it shows runs, and not settings alone."""
+        return self.report.kind not in OF_SETTINGS
 
     @property
     def rows(self) -> list[str]:
@@ -117,15 +83,29 @@ class Recipe:
         for column in self.columns:
             for row in self.rows:
                 for sweep in self._settings(row):
-                    configs += [self._config(row, column, sweep, seed) for seed in seeds]
-        return [overridden(config, overrides) for config in configs]
+                    configs += [self.config(row, column, sweep, seed) for seed in seeds]
+        return all_overridden(configs, overrides)
 
     def _settings(self, row: str) -> list[dict[str, Value]]:
         """List what is varied in a row."""
         sweeps = [s for s in self._content.sweeps if s.rows is None or row in s.rows]
         return [{s.name: value} for s in sweeps for value in s.values] or [{}]
 
-    def _config(self, row: str, column: str, sweep: dict[str, Value], seed: int) -> Config:
+    def config(self, row: str, column: str, sweep: Mapping[str, Value], seed: int) -> Config:
+        """Make the configuration of a run.
+
+        Args:
+            row: The optimizer's label.
+            column: The label of what is trained.
+            sweep: What is varied, with its value.
+            seed: The seed.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ExperimentError: If the recipe has a setting there that there is none of.
+        """
         columns = self._content.columns
         assert isinstance(columns, dict)
         of_column = {name: value for name, value in columns[column].items() if name != "rows"}
@@ -134,15 +114,13 @@ class Recipe:
         values: Values = labels
         for part in (self._content.run, of_column, self._content.rows[row], cell):
             values = merged(values, part)
-        config = Config.checked(values)
-        varied = config.override([f"{name}={written(value)}" for name, value in sweep.items()])
-        return varied.model_copy(update={"sweep": sweep})
-
-
-def overridden(config: Config, overrides: Sequence[str]) -> Config:
-    """Change a configuration but for what it varies."""
-    kept = [text for text in overrides if text.partition("=")[0].strip() not in config.sweep]
-    return config.override(kept)
+        texts = [f"{name}={written(value)}" for name, value in sweep.items()]
+        try:
+            varied = Config.checked(values).override(texts)
+        except ExperimentError as error:
+            place = f"{self.name}, row {row}, column {column}"
+            raise ExperimentError(f"{place}: {error}") from error
+        return varied.model_copy(update={"sweep": dict(sweep)})
 
 
 def written(value: Value) -> str:
@@ -182,7 +160,12 @@ def load(name: str) -> Recipe:
     Returns:
         The recipe.
     """
-    return Recipe(Path(name).stem if name.endswith(SUFFIX) else name, file_of(name))
+    return Recipe(called(name), file_of(name))
+
+
+def called(name: str) -> str:
+    """Give the name under which a recipe's runs are stored: of a file, that without its end."""
+    return Path(name).stem if name.endswith(SUFFIX) else name
 
 
 @cache
@@ -205,13 +188,18 @@ def file_of(name: str) -> RecipeFile:
         )
     file = Path(name) if own else files(__package__) / f"{name}{SUFFIX}"
     try:
-        return RecipeFile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        content = RecipeFile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ExperimentError(f"{name}: cannot be read ({error.strerror})") from error
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(f"{name}: not a TOML file ({error})") from error
     except ValidationError as error:
         raise ExperimentError(f"{name}: {in_words(error, RecipeFile)}") from error
+    try:
+        check_file(content, file_of(content.source) if content.source else None)
+    except ExperimentError as error:
+        raise ExperimentError(f"{name}: {error}") from error
+    return content
 
 
 def find_runs(
@@ -220,7 +208,7 @@ def find_runs(
     columns: Sequence[str] = (),
     seeds: Sequence[int] = (),
     overrides: Sequence[str] = (),
-) -> Iterator[Config]:
+) -> list[Config]:
     """Pick some of a recipe's runs.
 
     Args:
@@ -228,9 +216,9 @@ def find_runs(
         rows: Labels of optimizers, none for all.
         columns: Labels of what is trained, none for all.
         seeds: Seeds, none for the recipe's.
-        overrides: Assignments for :meth:`Config.override`.
+        overrides: Assignments for :meth:`Config.override`; what a run varies itself stays.
 
-    Yields:
+    Returns:
         Their configurations.
 
     Raises:
@@ -240,6 +228,60 @@ def find_runs(
         for label in asked:
             if label not in known:
                 raise ExperimentError(f"{recipe.name} has no {kind} {unknown(label, known)}")
-    for config in recipe.runs(seeds or None):
-        if (not rows or config.row in rows) and (not columns or config.column in columns):
-            yield overridden(config, overrides)
+    picked = [
+        config
+        for config in recipe.runs(seeds or None)
+        if (not rows or config.row in rows) and (not columns or config.column in columns)
+    ]
+    return all_overridden(picked, overrides)
+
+
+def all_overridden(configs: Sequence[Config], overrides: Sequence[str]) -> list[Config]:
+    """Change configurations, each but for what it varies.
+
+    Args:
+        configs: The configurations.
+        overrides: Assignments for :meth:`Config.override`.
+
+    Returns:
+        The changed ones.
+
+    Raises:
+        ExperimentError: If an assignment does not do for one; if it does for other rows, the
+            message names them.
+    """
+    found, failures = [], []
+    for config in configs:
+        kept = [text for text in overrides if text.partition("=")[0].strip() not in config.sweep]
+        try:
+            found.append(config.override(kept))
+        except ExperimentError as error:
+            failures.append((config.row, error))
+    if not failures:
+        return found
+    row, failure = failures[0]
+    right = dict.fromkeys(config.row for config in found)
+    if not right:
+        check_settings(configs, overrides)
+        raise failure
+    chosen = " ".join(f"--row '{name}'" for name in right)
+    raise ExperimentError(
+        f"{row}: {failure}; to change the rows that take it: {chosen}"
+    ) from failure
+
+
+def check_settings(configs: Sequence[Config], overrides: Sequence[str]) -> None:
+    """Make sure that some row has each setting: a misspelt one may be nearest to a later row's.
+
+    Args:
+        configs: The configurations.
+        overrides: Assignments.
+
+    Raises:
+        ExperimentError: If none has one of them.
+    """
+    names = dict.fromkeys(name for c in configs for name in dotted_names(c.model_dump()))
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if name not in names and not any(other.startswith(f"{name}.") for other in names):
+            raise ExperimentError(no_setting(name, names))

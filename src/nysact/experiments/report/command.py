@@ -41,11 +41,15 @@ def report(
     with errors_shown():
         goal = None if target is None else parse_target(target)
         recipes = [load(name) for name in recipe or names()]
-        found = [run for folder in runs or [RUNS] for run in load_runs(folder)]
+        if not recipe:
+            recipes = [one for one in recipes if one.needs_runs]
+        wants_runs = any(one.needs_runs for one in recipes)
+        folders = (runs or [RUNS]) if wants_runs else []
+        found = [run for folder in folders for run in load_runs(folder)]
         if recipe:
             sources = {one.source for one in recipes}
             found = [run for run in found if run.config["recipe"] in sources]
-        if not found:
+        if wants_runs and not found:
             raise ExperimentError(
                 f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
                 f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact train, "

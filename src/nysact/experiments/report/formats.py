@@ -1,7 +1,7 @@
 """A table of results in Markdown, in LaTeX and on the terminal."""
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
@@ -122,8 +122,9 @@ def to_terminal(table: Table) -> Group:
         title_justify="left",
     )
     for index, heading in enumerate(table.headings):
-        justify, no_wrap = ("left", True) if index == 0 else ("right", False)
-        shown.add_column(Text(heading), justify=justify, no_wrap=no_wrap)  # type: ignore[arg-type]
+        justify: JustifyMethod = "left" if index == 0 else "right"
+        # A cell that is too wide is broken, never cut short.
+        shown.add_column(Text(heading), justify=justify, no_wrap=index == 0, overflow="fold")
     for name, cells in table.rows:
         shown.add_row(Text(name), *map(terminal_cell, cells))
     return Group(shown, Text(" ".join(table.notes) + "\n", style="dim"))

@@ -43,6 +43,7 @@ def to_html(sections: Sequence[Section], pictures: Mapping[str, Mapping[str, Pat
                 "finished": sum(run.result is not None for run in section.results.runs),
                 "runs": len(section.results.runs),
                 "seeds": section.results.seeds,
+                "warnings": section.warnings,
                 "tables": list(section.tables.values()),
                 "pictures": [
                     (name.replace("-", " "), embedded(path))

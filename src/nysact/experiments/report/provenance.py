@@ -1,20 +1,22 @@
 """Where the runs of a report come from: their settings, their environments, their failures."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nysact.experiments.baselines.registry import find
 from nysact.experiments.baselines.registry import in_words as settings_in_words
-from nysact.experiments.report.results import Results, failure_of, flat
+from nysact.experiments.report.results import Results, failure_of
 from nysact.experiments.report.table import Cell, Table
 from nysact.experiments.report.tables import in_words
+from nysact.experiments.report.told_apart import flat
 from nysact.experiments.run.store import StoredRun
 
 # What tables and figures show already, or what is shown for each optimizer.
 SHOWN = ("recipe", "row", "column", "sweep", "optimizer")
 # Lines of a failure that a report quotes.
 LAST_LINES = 4
+# As many runs are named one by one.
+FEW = 5
 
 
 def optimizer_settings(results: Results) -> Table:
@@ -66,10 +68,37 @@ def environments(results: Results) -> Table:
     Returns:
         A table.
     """
-    paths = [run.path / "environment.json" for run in results.runs]
-    found = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
-    rows = [(name, (Cell(value),)) for name, value in varying(map(flat, found)).items()]
+    found = varying(flat(run.environment) for run in results.runs)
+    rows = [(name, (Cell(value),)) for name, value in found.items()]
     return Table("Environment", ["", "values"], rows)
+
+
+def mixed_environments(results: Results) -> list[str]:
+    """Say which runs were made where, if that is not the same device and version for all.
+
+    Args:
+        results: The runs.
+
+    Returns:
+        A sentence for the notes of tables, or none.
+    """
+    places: dict[str, list[StoredRun]] = {}
+    for run in results.runs:
+        for made in (run.environment, *run.environment.get("resumed", [])):
+            version = made.get("packages", {}).get("torch")
+            place = f"{made.get('device_name', 'an unknown device')} with torch {version}"
+            places.setdefault(place, []).append(run)
+    if len(places) < 2:
+        return []
+    usual = max(places, key=lambda place: len(places[place]))
+    others = [f"{few_in_words(places[place])} on {place}" for place in places if place != usual]
+    return [f"Not all runs are of one environment: {'; '.join(others)}; the others on {usual}."]
+
+
+def few_in_words(runs: Sequence[StoredRun]) -> str:
+    """Name runs, or count them where they are many."""
+    names = list(dict.fromkeys(map(run_title, runs)))
+    return "; ".join(names) if len(names) <= FEW else f"{len(names)} runs"
 
 
 def varying(many: Iterable[Mapping[str, Any]]) -> dict[str, str]:

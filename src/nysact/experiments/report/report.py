@@ -1,7 +1,6 @@
 """From stored runs to a folder of tables and figures and a page."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +19,18 @@ from nysact.experiments.run.store import StoredRun
 
 
 def sections_of(
-    runs: Iterable[StoredRun], recipes: Sequence[Recipe] = (), target: Target | None = None
+    runs: Iterable[StoredRun],
+    recipes: Sequence[Recipe] = (),
+    target: Target | None = None,
+    seeds: int | None = None,
 ) -> list[Section]:
-    """Make a section for each recipe that shows some of the runs.
+    """Make a section for each recipe that shows some of the runs, or settings alone.
 
     Args:
         runs: The runs.
         recipes: The recipes; runs of no recipe among them get a section of their own.
         target: The target of the time to a target, ``None`` for that of the recipe.
+        seeds: How many seeds were asked for, ``None`` for the recipe's.
 
     Returns:
         The sections, those of recipes first.
@@ -37,14 +40,14 @@ def sections_of(
         stored.setdefault(run.config["recipe"], []).append(run)
     sections = []
     for recipe in recipes:
-        found = [r for r in stored.get(recipe.source, ()) if r.config["column"] in recipe.columns]
-        if found:
-            results = collect(recipe.name, found, recipe.rows, recipe.columns)
-            wanted = wanted_of(recipe.title, recipe.report, recipe.paper)
-            sections.append(section_of(results, with_target(wanted, target)))
+        source = stored.get(recipe.source, ()) if recipe.needs_runs else ()
+        found = [run for run in source if run.config["column"] in recipe.columns]
+        if found or not recipe.needs_runs:
+            results = collect(recipe.name, found, recipe, seeds)
+            sections.append(section_of(results, wanted_of(recipe, target)))
     for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
-        wanted = with_target(Wanted(title=name, metric=metric_in(stored[name])), target)
-        sections.append(section_of(collect(name, stored[name]), wanted))
+        wanted = Wanted(title=name, metric=metric_in(stored[name]), target=target)
+        sections.append(section_of(collect(name, stored[name], seeds=seeds), wanted))
     return sections
 
 
@@ -63,11 +66,6 @@ def metric_in(runs: Iterable[StoredRun]) -> Metric:
         *("validation_loss", "bits_per_byte", "test_loss"),
     )
     return metric_of(next((name for name in usual if name in recorded), "train_loss"))
-
-
-def with_target(wanted: Wanted, target: Target | None) -> Wanted:
-    """Replace the target if there is another."""
-    return wanted if target is None else replace(wanted, target=target)
 
 
 def write_report(sections: Sequence[Section], output: Path, console: Console) -> Path:
@@ -123,6 +121,9 @@ def write_section(section: Section, output: Path) -> Mapping[str, Path]:
 def show(section: Section, console: Console) -> None:
     """Show the tables of a recipe, and what failed or is missing, on the terminal."""
     console.print(section.wanted.title, style="bold", highlight=False, markup=False)
+    for warning in section.warnings:
+        text = f"Warning: {warning}"
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for table in section.tables.values():
         console.print(to_terminal(table))
     for name, reason in failures(section.results):

@@ -1,18 +1,26 @@
 """What stored runs say: grouped by row, column and setting, and summed up over the seeds."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nysact.experiments.report.metrics import Metric
+from nysact.experiments.report.told_apart import (
+    Setting,
+    completed,
+    setting_of,
+    told_apart,
+    without_copies,
+)
 from nysact.experiments.run.store import StoredRun
 from nysact.experiments.spread import mean_and_spread
 
+if TYPE_CHECKING:
+    from nysact.experiments.recipes import Recipe
+
 # Where the folder of a run says that, and why, the run failed.
 FAILURE = "failure.txt"
-# Setting of a sweep, such as (("optimizer.options.lr", 0.1),).
-Setting = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,7 @@ class Results:
         rows: The optimizers, in the order in which they are shown.
         columns: What is trained, likewise.
         seeds: How many seeds each combination should have.
+        warnings: What the reader must know of the runs, a sentence each.
     """
 
     name: str
@@ -99,6 +108,7 @@ class Results:
     rows: Sequence[str]
     columns: Sequence[str]
     seeds: int
+    warnings: Sequence[str] = ()
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -110,14 +120,19 @@ class Results:
         for runs in found.values():
             runs.sort(key=lambda run: int(run.config["seed"]))
         keys = sorted(found, key=lambda k: (self.rows.index(k[0]), self.columns.index(k[1])))
-        return [Group(*key, self.seeds, found[key]) for key in keys]
+        return [Group(*key, self.expected(key[1]), found[key]) for key in keys]
+
+    def expected(self, column: str) -> int:
+        """Count the seeds that each group of a column should have: more if some have more."""
+        found = {run.config["seed"] for run in self.runs if run.config["column"] == column}
+        return max(self.seeds, len(found))
 
     def group(self, row: str, column: str, setting: Setting = ()) -> Group:
         """Find the runs of one cell; there may be none."""
         for group in self.groups:
             if (group.row, group.column, group.setting) == (row, column, setting):
                 return group
-        return Group(row, column, setting, self.seeds)
+        return Group(row, column, setting, self.expected(column))
 
     def samples(self, column: str, read: Callable[[StoredRun], float | None]) -> list[Sample]:
         """Read a number off each finished run of a column, without those of a sweep.
@@ -139,27 +154,33 @@ class Results:
 def collect(
     name: str,
     runs: Iterable[StoredRun],
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
+    recipe: "Recipe | None" = None,
+    seeds: int | None = None,
 ) -> Results:
     """Take the runs of one recipe together.
 
     Args:
-        name: The recipe.
-        runs: Its stored runs.
-        rows: Optimizers in the order in which they are to be shown; others follow.
-        columns: What is trained, likewise.
+        name: What the results are called.
+        runs: The stored runs.
+        recipe: The recipe, in whose order rows and columns are shown, others following; ``None``
+            if it is not known.
+        seeds: How many seeds are expected of each group, ``None`` for as many as the recipe has,
+            or if that is not known, as there are in all.
 
     Returns:
-        The results; as many seeds are expected of each group as there are in all.
+        The results.
     """
-    runs = told_apart(sorted(runs, key=lambda run: str(run.path)))
+    found = [replace(run, config=completed(run.config)) for run in runs]
+    kept, warnings = without_copies(sorted(found, key=lambda run: str(run.path)))
+    shown = told_apart(kept, recipe)
+    in_all = len({run.config["seed"] for run in shown})
     return Results(
         name,
-        runs,
-        in_order([run.config["row"] for run in runs], rows),
-        in_order([run.config["column"] for run in runs], columns),
-        len({run.config["seed"] for run in runs}),
+        shown,
+        in_order([run.config["row"] for run in shown], recipe.rows if recipe else ()),
+        in_order([run.config["column"] for run in shown], recipe.columns if recipe else ()),
+        seeds or (len(recipe.seeds) if recipe else in_all),
+        warnings,
     )
 
 
@@ -167,51 +188,6 @@ def in_order(found: Sequence[str], order: Sequence[str]) -> list[str]:
     """List what was found once each, what occurs in ``order`` first and in that order."""
     known = [name for name in dict.fromkeys(order) if name in found]
     return list(dict.fromkeys([*known, *found]))
-
-
-def told_apart(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Give runs columns of their own where more than the seed tells them from others.
-
-    Args:
-        runs: Runs of one recipe, some of them perhaps with other settings than the recipe's.
-
-    Returns:
-        The runs; where those of one row, column and setting differ, the column says in what, such
-        as ``ResNet-20 (epochs=2)``.
-    """
-    alike: dict[tuple[str, str, Setting], list[StoredRun]] = {}
-    for run in runs:
-        key = (run.config["row"], run.config["column"], setting_of(run))
-        alike.setdefault(key, []).append(run)
-    return [run for group in alike.values() for run in labelled(group)]
-
-
-def labelled(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Add to the column of each run the settings in which the runs differ."""
-    settings = [flat(run.config) for run in runs]
-    names = dict.fromkeys(name for values in settings for name in values)
-    differing = [
-        name
-        for name in names
-        if name not in ("seed", "data.folder", "data.workers")
-        and len({repr(values.get(name)) for values in settings}) > 1
-    ]
-    if not differing:
-        return list(runs)
-    labels = [", ".join(f"{name}={values.get(name)}" for name in differing) for values in settings]
-    return [
-        replace(run, config={**run.config, "column": f"{run.config['column']} ({label})"})
-        for run, label in zip(runs, labels, strict=True)
-    ]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested values with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        found.update(flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value})
-    return found
 
 
 def failure_of(run: StoredRun) -> str | None:
@@ -234,16 +210,6 @@ def failure_of(run: StoredRun) -> str | None:
 def succeeded(run: StoredRun) -> bool:
     """Tell whether a run finished and did not diverge."""
     return run.result is not None and failure_of(run) is None
-
-
-def setting_of(run: StoredRun) -> Setting:
-    """Give what a run's sweep varies, sorted by name, such as ``(("data.batch_size", 128),)``."""
-    return tuple(sorted((name, hashable(v)) for name, v in run.config["sweep"].items()))
-
-
-def hashable(value: Any) -> Any:
-    """Make a tuple of a list, at every depth."""
-    return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
 def final(run: StoredRun, metric: Metric) -> float | None:

@@ -1,18 +1,21 @@
 """What a report shows of each recipe: its tables and figures."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.figures.curves import curve_figure
 from nysact.experiments.report.figures.heatmaps import heatmap_figure
 from nysact.experiments.report.figures.norms import norm_figure
 from nysact.experiments.report.figures.search import search_figure
 from nysact.experiments.report.figures.varied import TIME, measure_of, varied_figure
-from nysact.experiments.report.metrics import METRICS, Metric, metric_of
+from nysact.experiments.report.metrics import METRICS, Metric
+from nysact.experiments.report.provenance import mixed_environments
 from nysact.experiments.report.results import Results
+from nysact.experiments.report.settings import settings_table
 from nysact.experiments.report.table import Table
 from nysact.experiments.report.tables import (
     Paper,
@@ -43,6 +46,7 @@ class Wanted:
         target: What the time to a target is measured for, ``None`` for the share that the paper
             takes: 90% of the reference's best.
         paper: The paper's numbers.
+        recipe: The recipe, ``None`` for runs of no known one.
     """
 
     title: str
@@ -52,6 +56,7 @@ class Wanted:
     reference: str = "SGD"
     target: Target | None = None
     paper: Paper = field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 @dataclass
@@ -63,12 +68,14 @@ class Section:
         wanted: What was asked for.
         tables: Tables by the names of their files.
         figures: Figures likewise.
+        warnings: What the reader must know of the runs, a sentence each.
     """
 
     results: Results
     wanted: Wanted
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add_figure(self, name: str, figure: Figure | None) -> None:
         """Add a figure if there was something to draw."""
@@ -137,6 +144,13 @@ def add_heatmaps(section: Section) -> None:
     section.add_figure("covariances", heatmap_figure(section.results))
 
 
+def add_settings(section: Section) -> None:
+    """Add the settings of the recipe, for which nothing needs to be run."""
+    recipe = section.wanted.recipe
+    if recipe is not None:
+        section.tables["settings"] = settings_table(recipe)
+
+
 Part = Callable[[Section], None]
 KINDS: Mapping[str, tuple[Part, ...]] = {
     "table": (add_metric, add_curves, add_ratios, add_targets),
@@ -149,6 +163,8 @@ KINDS: Mapping[str, tuple[Part, ...]] = {
     "norms": (add_norms, add_curves),
     "heatmap": (add_heatmaps,),
     "search": (add_search,),
+    "settings": (add_settings,),
+    "training": (add_settings,),
 }
 
 
@@ -165,6 +181,11 @@ def section_of(results: Results, wanted: Wanted) -> Section:
     section = Section(results, wanted)
     for part in KINDS[wanted.kind or kind_of(results)]:
         part(section)
+    mixed = mixed_environments(results)
+    section.warnings = [*results.warnings, *([] if section.tables else mixed)]
+    section.tables = {
+        name: replace(table, notes=[*table.notes, *mixed]) for name, table in section.tables.items()
+    }
     return section
 
 
@@ -192,25 +213,26 @@ def kind_of(results: Results) -> str:
     return "sensitivity" if any(settings) else "table"
 
 
-def wanted_of(title: str, report: Mapping[str, Any], paper: Paper) -> Wanted:
+def wanted_of(recipe: Recipe, target: Target | None = None) -> Wanted:
     """Read what a recipe says of its report.
 
     Args:
-        title: The recipe's title.
-        report: Its specification, with the keys ``kind``, ``metric``, ``at``, ``reference`` and
-            ``target``, each of which may be left out.
-        paper: The paper's numbers.
+        recipe: The recipe.
+        target: Another target than its own, which is not the one of the paper's numbers.
 
     Returns:
         What is wanted.
     """
-    target = report.get("target")
+    report = recipe.report
+    own = None if report.target is None else parse_target(str(report.target))
+    other = target is not None and target != own and report.kind == "target-table"
     return Wanted(
-        title=title,
-        kind=report.get("kind"),
-        metric=metric_of(report.get("metric", "test_accuracy")),
-        at=report.get("at", "final"),
-        reference=report.get("reference", "SGD"),
-        target=None if target is None else parse_target(str(target)),
-        paper=paper,
+        title=recipe.title,
+        kind=report.kind,
+        metric=METRICS[report.metric],
+        at=report.at,
+        reference=report.reference,
+        target=own if target is None else target,
+        paper={} if other else recipe.paper,
+        recipe=recipe,
     )

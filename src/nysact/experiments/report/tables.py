@@ -9,7 +9,6 @@ from nysact.experiments.report.results import (
     Group,
     Results,
     Sample,
-    Setting,
     best,
     final,
     in_order,
@@ -17,6 +16,8 @@ from nysact.experiments.report.results import (
 from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
 from nysact.experiments.report.table import Cell, Table, marked
 from nysact.experiments.report.target import Target, reached
+from nysact.experiments.report.told_apart import Setting
+from nysact.experiments.run.clock import PEAK_MEMORY
 from nysact.experiments.run.store import StoredRun
 
 # Row to column to the number in the paper, as it is printed there.
@@ -25,6 +26,10 @@ Paper = Mapping[str, Mapping[str, str]]
 SPREAD = "Mean ± sample standard deviation over the seeds."
 RANKS = "Best bold, second best underlined; cells with missing seeds (n) take no part in it."
 PAPER = "In square brackets: the paper's number."
+SIDE_BY_SIDE = (
+    "Runs that trained side by side, as some of these may have, slow each other down: nysact bench "
+    "measures time."
+)
 
 
 def metric_table(results: Results, metric: Metric, paper: Paper, *, at: str = "final") -> Table:
@@ -57,7 +62,7 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
     """Make a table of the time and the peak memory of training relative to a reference.
 
     Args:
-        results: The runs; those of one seed are compared with each other.
+        results: The runs; those of one seed and one device are compared with each other.
         reference: The row that is 1.
         paper: The paper's numbers, such as ``"1.33, 1.00"``.
 
@@ -68,7 +73,7 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
     columns = {}
     for column in results.columns:
         for index, (heading, read) in enumerate(COSTS.items()):
-            unit = values_by_seed(results.group(reference, column), read)
+            unit = values_by_place(results.group(reference, column), read)
             cost = partial(relative, read=read, unit=unit)
             samples = [results.group(row, column).sample(cost) for row in rows]
             # Peak memory is measured on GPUs only.
@@ -77,10 +82,11 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
                 cells = sample_cells(samples, 2, papers, higher=False)
                 columns[f"{column}: {heading}"] = cells
     note = (
-        f"Relative to {reference} with the same seed: mean time of a training step, peak memory "
-        "of the device, bytes of the optimizer's tensors."
+        f"Relative to {reference} with the same seed on the same device: mean time of a training "
+        "step, peak memory of the device, bytes of the optimizer's tensors."
     )
-    return assembled(f"Costs relative to {reference}", rows, columns, notes=[note])
+    notes = [note, *side_by_side(results)]
+    return assembled(f"Costs relative to {reference}", rows, columns, notes=notes)
 
 
 def target_table(results: Results, metric: Metric, target: Target, paper: Paper) -> Table:
@@ -109,7 +115,8 @@ def target_table(results: Results, metric: Metric, target: Target, paper: Paper)
                 higher=False,
             )
     note = "Time of the training steps alone; n counts the seeds that reached the target."
-    return assembled(f"Until a {metric.label} is reached", results.rows, columns, notes=[note])
+    notes = [note, *side_by_side(results)]
+    return assembled(f"Until a {metric.label} is reached", results.rows, columns, notes=notes)
 
 
 def varied_tables(results: Results, metric: Metric) -> dict[str, Table]:
@@ -224,23 +231,41 @@ def timing(run: StoredRun, name: str) -> float | None:
 # refreshed, hence the mean.
 COSTS: Mapping[str, Callable[[StoredRun], float | None]] = {
     "time": partial(timing, name="mean_step_seconds"),
-    "memory": partial(timing, name="peak_allocated_bytes"),
+    "memory": partial(timing, name=PEAK_MEMORY),
     "optimizer state": partial(timing, name="optimizer_state_bytes"),
 }
 
 
-def values_by_seed(group: Group, read: Callable[[StoredRun], float | None]) -> dict[int, float]:
-    """Read a number off each run, by the run's seed; what is missing is left out."""
-    values = {run.config["seed"]: read(run) for run in group.runs}
-    return {seed: value for seed, value in values.items() if value}
+def place_of(run: StoredRun) -> tuple[int, str]:
+    """Give a run's seed and the devices on which it was made."""
+    made = (run.environment, *run.environment.get("resumed", []))
+    devices = dict.fromkeys(str(one.get("device_name")) for one in made)
+    return run.config["seed"], ", ".join(devices)
+
+
+def values_by_place(
+    group: Group, read: Callable[[StoredRun], float | None]
+) -> dict[tuple[int, str], float]:
+    """Read a number off each run, by the run's seed and device; what is missing is left out."""
+    values = {place_of(run): read(run) for run in group.runs}
+    return {place: value for place, value in values.items() if value}
 
 
 def relative(
-    run: StoredRun, read: Callable[[StoredRun], float | None], unit: Mapping[int, float]
+    run: StoredRun,
+    read: Callable[[StoredRun], float | None],
+    unit: Mapping[tuple[int, str], float],
 ) -> float | None:
-    """Divide a number of a run by that of the reference with the same seed."""
-    value, one = read(run), unit.get(run.config["seed"])
+    """Divide a number of a run by that of the reference with the same seed and device."""
+    value, one = read(run), unit.get(place_of(run))
     return None if value is None or one is None else value / one
+
+
+def side_by_side(results: Results) -> list[str]:
+    """Say that times are no measurement, unless all runs are known to have trained alone."""
+    if all(run.environment.get("side_by_side") == 1 for run in results.runs):
+        return []
+    return [SIDE_BY_SIDE]
 
 
 def until(run: StoredRun, metric: Metric, target: float, what: str) -> float | None:

@@ -1,12 +1,17 @@
 """The time of training steps, without what goes on between them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
 import torch
+
+from nysact.experiments.timing import WINDOW
+
+# The key of the peak of memory in what :func:`summary` returns; reports read it.
+PEAK_MEMORY = "peak_memory"
 
 
 class StepClock:
@@ -20,6 +25,8 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        # Steps done when this process and earlier ones started.
+        self.starts = [0]
         self._seconds: list[float] = []
         self._events: list[tuple[torch.Event, torch.Event]] = []
 
@@ -49,32 +56,57 @@ class StepClock:
             self._events = []
         return self._seconds
 
-    def restore(self, seconds: Sequence[float]) -> None:
-        """Take over the times of earlier steps."""
+    def restore(self, seconds: Sequence[float], starts: Sequence[int] = (0,)) -> None:
+        """Take over the times of earlier steps, and note that this process starts after them.
+
+        Args:
+            seconds: The times.
+            starts: Steps done when the earlier processes started.
+        """
         self._seconds = list(seconds)
+        self.starts = [*starts, len(seconds)]
 
 
-def summary(seconds: Sequence[float], device: torch.device) -> dict[str, Any]:
-    """Sum up the time and the memory of a run.
+def settled(seconds: Sequence[float], starts: Iterable[int]) -> list[float]:
+    """Leave out the steps after each start of a process, of which the first ones warm up.
+
+    A whole window each time, so that the costly steps that recur in it keep their share.
 
     Args:
         seconds: The time of each step.
-        device: Where they ran.
+        starts: Steps done when a process started.
 
     Returns:
-        Total, mean and median seconds; on a GPU the most bytes that tensors took
-        (``"peak_memory"``) and that torch held (``"peak_reserved_memory"``).
+        The others, or all if fewer than a window are left.
     """
+    left_out = {step for start in starts for step in range(start, start + WINDOW)}
+    rest = [time for step, time in enumerate(seconds) if step not in left_out]
+    return rest if len(rest) >= WINDOW else list(seconds)
+
+
+def summary(clock: StepClock) -> dict[str, Any]:
+    """Sum up the time and the memory of a run.
+
+    Args:
+        clock: Has measured its steps.
+
+    Returns:
+        Total seconds of all steps; mean and median of those that :func:`settled` leaves, and how
+        many they are; on a GPU the most bytes that tensors took (``"peak_memory"``) and that torch
+        held (``"peak_reserved_memory"``).
+    """
+    device, seconds = clock.device, clock.seconds()
     memory = {}
     if device.type == "cuda":
         memory = {
-            "peak_memory": torch.cuda.max_memory_allocated(device),
+            PEAK_MEMORY: torch.cuda.max_memory_allocated(device),
             "peak_reserved_memory": torch.cuda.max_memory_reserved(device),
         }
-    total = sum(seconds)
+    timed = settled(seconds, clock.starts)
     return {
-        "training_seconds": total,
-        "mean_step_seconds": total / max(1, len(seconds)),
-        "median_step_seconds": median(seconds or [0.0]),
+        "training_seconds": sum(seconds),
+        "timed_steps": len(timed),
+        "mean_step_seconds": sum(timed) / max(1, len(timed)),
+        "median_step_seconds": median(timed or [0.0]),
         **memory,
     }

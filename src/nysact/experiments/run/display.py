@@ -26,6 +26,9 @@ LINE_SECONDS = 60.0
 class Display(Protocol):
     """Shows how a run goes."""
 
+    def on_reuse(self, config: Config, message: str) -> None:
+        """Show that a run was finished before."""
+
     def start(self, config: Config, steps: int, done: int) -> None:
         """Show that a run starts, or goes on after some steps."""
 
@@ -36,11 +39,14 @@ class Display(Protocol):
         """Show an evaluation."""
 
     def stop(self, message: str) -> None:
-        """Show how the run ended, or that it was finished before."""
+        """Show how the run ended."""
 
 
 class NoDisplay:
     """Shows nothing."""
+
+    def on_reuse(self, config: Config, message: str) -> None:
+        """Do nothing."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Do nothing."""
@@ -78,6 +84,10 @@ class LineDisplay:
         self.console = console
         self.steps = self.first = 0
         self.started = self.last_line = time.monotonic()
+
+    def on_reuse(self, config: Config, message: str) -> None:
+        """Print that a run was finished before."""
+        self.line(f"{title(config)}: {message}")
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Print what is trained."""
@@ -126,6 +136,10 @@ class LiveDisplay:
         self.evaluation = ""
         self.last_refresh = 0.0
 
+    def on_reuse(self, config: Config, message: str) -> None:
+        """Leave a line that a run was finished before."""
+        self.line(f"{title(config)}: {message}")
+
     def start(self, config: Config, steps: int, done: int) -> None:
         """Start the bar."""
         self.config, self.evaluation = config, ""
@@ -160,7 +174,11 @@ class LiveDisplay:
         label = title(self.config) if self.config else ""
         if self.config:
             self.bar.stop()
-        self.console.print(f"{label}: {message}", soft_wrap=True, highlight=False, markup=False)
+        self.line(f"{label}: {message}")
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def title(config: Config) -> str:

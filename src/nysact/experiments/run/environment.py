@@ -19,6 +19,8 @@ PACKAGES = (
     "transformers",
     "pytorch_optimizer",
 )
+# The variable by which whoever starts several runs at a time says how many.
+SIDE_BY_SIDE = "NYSACT_SIDE_BY_SIDE"
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -29,8 +31,10 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         processes: The number of processes that train.
 
     Returns:
-        Versions of Python and of packages, the operating system, the device, the threads of a
-        CPU, and the commit of the source where it is a checkout.
+        Versions of Python and of packages, the operating system, the device, the processor with
+        its cores and threads, how many runs are trained side by side, and the commit of the source
+        where it is a checkout; with an NVIDIA GPU the versions of CUDA, cuDNN and the driver, and
+        whether products and convolutions may use TF32.
     """
     return {
         "python": platform.python_version(),
@@ -39,10 +43,34 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "device": str(device),
         "device_name": device_name(device),
         "processes": processes,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "side_by_side": int(os.environ.get(SIDE_BY_SIDE, "1")),
         "commit": commit_of(Path(__file__)),
+        **(cuda() if device.type == "cuda" else {}),
     }
+
+
+def cuda() -> dict[str, Any]:
+    """Describe CUDA and what torch lets it do."""
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": driver_version(),
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def driver_version() -> str | None:
+    """Ask for the version of NVIDIA's driver, ``None`` if it cannot be told."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0].strip() or None
 
 
 def version_of(package: str) -> str | None:

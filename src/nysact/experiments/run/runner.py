@@ -4,6 +4,7 @@
 where other optimizers take its parameters, and nothing in the loop knows which optimizer it runs.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ from torch import nn
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Share
 from nysact.experiments.models import build_model
-from nysact.experiments.randomness import seeded
+from nysact.experiments.randomness import seeded, start_streams
 from nysact.experiments.run.clock import summary
+from nysact.experiments.run.digest import digest_of
 from nysact.experiments.run.display import Display, NoDisplay
 from nysact.experiments.run.environment import environment
+from nysact.experiments.run.precision import arithmetic
 from nysact.experiments.run.problem import Problem, load_problem
 from nysact.experiments.run.store import RunFolder
 from nysact.experiments.run.tracking import (
@@ -57,7 +60,9 @@ def train(
         for inputs, targets in training.batches():
             loss = training.step(inputs, targets)
             display.on_step(training.step_number, loss)
-            due = training.is_evaluation_due
+            due = training.is_evaluation_due or (
+                training.is_check_due and training.first_failure() is not None
+            )
             if due:
                 record(training, folder, display)
             if due or is_time(training, time.monotonic() - saved, checkpoint_seconds):
@@ -79,19 +84,35 @@ def record(training: Training, folder: RunFolder, display: Display) -> None:
     Raises:
         DivergedError: If the training loss is not finite.
     """
+    failure = training.first_failure()
     metrics = training.evaluate()
     timing = {"step": training.step_number, "seconds": sum(training.clock.seconds())}
     if training.accelerator.is_main_process:
         folder.append(metrics, timing)
     log(training, metrics)
     display.on_evaluation(metrics)
-    if not abs(metrics["train_loss"]) < float("inf"):
-        raise DivergedError(f"step {training.step_number}: the training loss is not finite")
+    if failure is not None:
+        raise DivergedError(f"step {failure}: the training loss is not finite")
 
 
 def is_time(training: Training, seconds: float, interval: float) -> bool:
-    """Tell whether a checkpoint is due; the clocks of several processes would not agree."""
-    return training.accelerator.num_processes == 1 and seconds >= interval
+    """Tell whether a checkpoint is due; of several processes, the main one's clock decides.
+
+    Args:
+        training: The run.
+        seconds: Seconds since the last checkpoint.
+        interval: Seconds between checkpoints.
+
+    Returns:
+        Whether to write one now; the same in all processes.
+    """
+    if training.accelerator.num_processes == 1:
+        return seconds >= interval
+    if not training.is_check_due:
+        return False
+    # Whether or not a checkpoint follows, lest the rounding depend on the clock.
+    training.consolidate()
+    return training.agree(seconds >= interval)
 
 
 def save(training: Training, folder: RunFolder) -> None:
@@ -130,6 +151,7 @@ def run(
     display = display or NoDisplay()
     folder = RunFolder(root / config.recipe / config.run_id())
     if folder.finished:
+        reuse(config, folder, display)
         return folder.path
     check_trackers(trackers)
     accelerator = make_accelerator(config, cpu=cpu)
@@ -138,6 +160,7 @@ def run(
     with (
         main_process_holds(folder, accelerator),
         cpu_threads(config.threads),
+        arithmetic(config.precision),
         seeded(config.seed, accelerator.device),
     ):
         share = Share(accelerator.process_index, accelerator.num_processes)
@@ -159,6 +182,23 @@ def run(
     return folder.path
 
 
+def reuse(config: Config, folder: RunFolder, display: Display) -> None:
+    """Say that a run is finished, and make sure that it is of the same data.
+
+    Args:
+        config: The configuration.
+        folder: The run's folder.
+        display: Where to say so.
+    """
+    # Images of a name are the same everywhere; text is whatever lies in its place today.
+    if config.data.name == "text":
+        folder.check_data(digest_of(config.data))
+    if os.environ.get("RANK", "0") == "0":
+        display.on_reuse(
+            config, f"finished before: {folder.path}; to have it anew, delete that folder"
+        )
+
+
 def resume(training: Training, folder: RunFolder) -> None:
     """Start the folder of a run, or go on from its checkpoint.
 
@@ -166,15 +206,18 @@ def resume(training: Training, folder: RunFolder) -> None:
         training: The run at its first step.
         folder: Its folder.
     """
+    accelerator = training.accelerator
+    digest = digest_of(training.config.data)
+    folder.check_data(digest)
     state = folder.load_checkpoint()
     if state is not None:
         training.load_state_dict(state)
     else:
         # Neither the making of the model nor that of the optimizer shall shift the stream.
-        torch.manual_seed(training.config.seed)
-    accelerator = training.accelerator
+        start_streams(training.config.seed, accelerator.process_index)
     if accelerator.is_main_process:
-        folder.start(training.config, environment(accelerator.device, accelerator.num_processes))
+        place = environment(accelerator.device, accelerator.num_processes)
+        folder.start(training.config, place, digest)
         folder.cut_back(training.step_number)
 
 
@@ -188,7 +231,7 @@ def finish(training: Training, folder: RunFolder, failure: str | None) -> None:
     """
     if not training.accelerator.is_main_process:
         return
-    timing = summary(training.clock.seconds(), training.accelerator.device)
+    timing = summary(training.clock)
     timing["optimizer_state_bytes"] = state_bytes(training.optimizer)
     arrays = None if failure else training.arrays()
     folder.finish(training.result(failure), timing, arrays)

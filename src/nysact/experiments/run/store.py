@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -15,15 +16,17 @@ import torch
 from filelock import FileLock, Timeout
 
 from nysact.experiments.config import Config
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 
 Line = Mapping[str, Any]
+REMAINS = re.compile(r"\..+\.\d+")
 
 
 class RunFolder:
     """Writes a run's files.
 
-    ``config.json`` and ``environment.json`` are written at the start; lines are added to
+    ``config.json``, ``environment.json`` and ``data.json`` (a digest of the data, where there is
+    one) are written at the start; lines are added to
     ``metrics.jsonl`` and ``timing.jsonl`` at each evaluation; ``checkpoint.pt`` is replaced now and
     then; ``timing.json``, ``arrays.npz`` where there are arrays, and last ``result.json`` are
     written at the end. ``metrics.jsonl`` and ``result.json`` hold nothing that depends on time.
@@ -48,14 +51,15 @@ class RunFolder:
             Nothing.
 
         Raises:
-            ExperimentError: If the folder cannot be made, or another process holds the lock.
+            ExperimentError: If the folder cannot be made.
+            RunningElsewhereError: If another process holds the lock.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise ExperimentError(
+            raise RunningElsewhereError(
                 f"{self.path}: another process is running this run; let it finish, or stop it"
             ) from error
         except OSError as error:
@@ -64,18 +68,42 @@ class RunFolder:
                 "with --runs"
             ) from error
         try:
+            remove_remains(self.path)
             yield
         finally:
             lock.release()
 
-    def start(self, config: Config, environment: Mapping[str, Any]) -> None:
+    def check_data(self, digest: str | None) -> None:
+        """Make sure that a run that was begun or finished is one of this data.
+
+        Args:
+            digest: That of the data, ``None`` if there is none.
+
+        Raises:
+            ExperimentError: If the run has noted another.
+        """
+        path = self.path / "data.json"
+        known = read_json(path)["digest"] if path.is_file() else None
+        if None not in (known, digest) and known != digest:
+            raise ExperimentError(
+                f"{self.path}: this run was made with other data (digest {known}, now {digest}; "
+                "the text or the images in data.folder, or Python's standard library, changed): "
+                "give it the former data, choose another folder with --runs, or delete this one"
+            )
+
+    def start(
+        self, config: Config, environment: Mapping[str, Any], digest: str | None = None
+    ) -> None:
         """Write down what is to be run and where, once; another place is noted beside it.
 
         Args:
             config: The configuration.
             environment: Versions, device and the like.
+            digest: That of the data, if it has one.
         """
         write_json(self.path / "config.json", config.model_dump())
+        if digest is not None:
+            write_json(self.path / "data.json", {"digest": digest})
         path = self.path / "environment.json"
         known = read_json(path) if path.is_file() else None
         if known is None:
@@ -171,6 +199,7 @@ class StoredRun:
         timing: Cumulative seconds of training at the same steps.
         result: What came of it, ``None`` while it isn't finished.
         timings: Seconds and bytes, likewise.
+        environment: Versions, device and the like.
     """
 
     path: Path
@@ -179,6 +208,7 @@ class StoredRun:
     timing: list[dict[str, Any]]
     result: dict[str, Any] | None
     timings: dict[str, Any] | None
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def load_runs(root: Path) -> list[StoredRun]:
@@ -212,6 +242,7 @@ def load_run(path: Path) -> StoredRun:
         for name in ("metrics", "timing")
     }
     finished = (path / "result.json").is_file()
+    environment = path / "environment.json"
     return StoredRun(
         path=path,
         config=read_json(path / "config.json"),
@@ -219,6 +250,7 @@ def load_run(path: Path) -> StoredRun:
         timing=lines["timing"],
         result=read_json(path / "result.json") if finished else None,
         timings=read_json(path / "timing.json") if finished else None,
+        environment=read_json(environment) if environment.is_file() else {},
     )
 
 
@@ -255,12 +287,30 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         path: Its place.
         write: Writes the content.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")  # matched by REMAINS
     with beside.open("wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a loss of power, where the system can do that."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what processes that were killed while writing have left; none may be writing now."""
+    for path in folder.glob(".*"):
+        if REMAINS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

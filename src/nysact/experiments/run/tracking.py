@@ -12,6 +12,7 @@ from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.run.precision import AUTOCAST
 
 if TYPE_CHECKING:
     from nysact.experiments.run.training import Training
@@ -37,14 +38,29 @@ def make_accelerator(config: Config, *, cpu: bool) -> Accelerator:
     """
     # What an earlier run of this process chose would be kept otherwise.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    precision = "no" if config.precision == "fp32" else config.precision
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-    if precision != "no" and not accelerator.native_amp:
+    autocast = AUTOCAST[config.precision]
+    accelerator = Accelerator(mixed_precision=autocast, cpu=cpu)
+    lacking = autocast != "no" and not accelerator.native_amp
+    if lacking or (config.precision == "tf32" and accelerator.device.type != "cuda"):
         raise ExperimentError(
-            f"precision={precision}: {accelerator.device.type} has no such arithmetic; set "
+            f"precision={config.precision}: {accelerator.device.type} has no such arithmetic; set "
             "precision=fp32, or bf16, which a CPU has too"
         )
     return accelerator
+
+
+def trackers_of(asked: Sequence[str] | None) -> list[str]:
+    """Read the option ``--track`` of commands: TensorBoard unless something else is asked for.
+
+    Args:
+        asked: What the user asked for, ``None`` for nothing in particular.
+
+    Returns:
+        Names of trackers that can be used.
+    """
+    trackers = [name for name in asked or ["tensorboard"] if name != "none"]
+    check_trackers(trackers)
+    return trackers
 
 
 def check_trackers(trackers: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,6 +23,10 @@ from nysact.experiments.run.covariances import Observer
 from nysact.experiments.run.problem import Problem, check_fit, evaluate
 from nysact.experiments.run.schedule import make_schedule
 
+# So often the losses are looked at, and several processes agree on a checkpoint; in between the
+# host need not wait for the device. A fixed number of steps, so that results do not depend on time;
+# that of NysAct's refreshes, after which the processes have little to add up.
+CHECK_STEPS = 50
 # What is judged by its lowest value; everything else by its highest.
 LOWER_IS_BETTER = ("train_loss", "test_loss", "validation_loss", "bits_per_byte")
 
@@ -160,6 +164,29 @@ class Training:
         interval = self.config.evaluation_interval or len(self.problem.train)
         return self.step_number % interval == 0 or self.step_number == self.steps
 
+    @property
+    def is_check_due(self) -> bool:
+        """Whether it is time to look at the losses: see :data:`CHECK_STEPS`."""
+        return self.step_number % CHECK_STEPS == 0
+
+    def first_failure(self) -> int | None:
+        """Find the first step since the last evaluation whose loss is not finite.
+
+        Returns:
+            The first in any process, which must all ask together; ``None`` if there is none.
+        """
+        finite = torch.stack(self._losses).isfinite()
+        steps = torch.where(finite.all(), len(finite), finite.int().argmin())
+        if self.accelerator.num_processes > 1:
+            steps = self.accelerator.gather(steps.reshape(1)).min()
+        before = self.step_number - len(finite)
+        return None if int(steps) == len(finite) else before + int(steps) + 1
+
+    def agree(self, wish: bool) -> bool:
+        """Give all processes the main one's answer to a question; they must ask together."""
+        answer = torch.tensor(int(wish), device=self.accelerator.device)
+        return bool(broadcast(answer))
+
     def evaluate(self) -> dict[str, Any]:
         """Measure the model, and the training since the last time.
 
@@ -219,6 +246,15 @@ class Training:
             **({"failure": failure} if failure else {}),
         }
 
+    def consolidate(self) -> None:
+        """Add up what each process's optimizer has seen; all processes must ask together.
+
+        It rounds, so that it must not happen at moments that depend on time.
+        """
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if hasattr(optimizer, "consolidate"):
+            optimizer.consolidate()
+
     def state_dict(self) -> dict[str, Any]:
         """Give all that the rest of the run depends on.
 
@@ -226,21 +262,21 @@ class Training:
             What a checkpoint holds. All processes must ask for it together.
         """
         scaler = self.accelerator.scaler
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        if hasattr(optimizer, "consolidate"):
-            # What each process has seen since the last refresh belongs to the state too.
-            optimizer.consolidate()
-        random = [random_state(self.accelerator.device)]
+        # What each process has seen since the last refresh belongs to the state too.
+        self.consolidate()
+        losses = torch.stack(self._losses) if self._losses else torch.zeros(0)
         return {
             "step": self.step_number,
             "model": self.bare_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
-            "random": gather_object(random),
-            "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
+            "random": gather_object([random_state(self.accelerator.device)]),
+            # A row for each process.
+            "losses": torch.stack(gather_object([losses.cpu()])),
             "values": self.values,
             "seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
+            "starts": list(self.clock.starts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -252,10 +288,11 @@ class Training:
         Raises:
             ExperimentError: If it was made by another number of processes.
         """
-        if len(state["random"]) != self.accelerator.num_processes:
+        count, index = self.accelerator.num_processes, self.accelerator.process_index
+        if len(state["random"]) != count:
             raise ExperimentError(
                 f"the checkpoint was made by {len(state['random'])} processes, and this run has "
-                f"{self.accelerator.num_processes}: start as many as before"
+                f"{count}: start as many as before"
             )
         self.step_number = state["step"]
         self.bare_model.load_state_dict(state["model"])
@@ -263,11 +300,11 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        own = state["random"][self.accelerator.process_index]
-        set_random_state(own, self.accelerator.device)
-        self._losses = list(state["losses"].to(self.accelerator.device))
+        set_random_state(state["random"][index], self.accelerator.device)
+        losses = state["losses"].reshape(count, -1)[index]
+        self._losses = list(losses.to(self.accelerator.device))
         self.values = state["values"]
-        self.clock.restore(state["seconds"].tolist())
+        self.clock.restore(state["seconds"].tolist(), state.get("starts", [0]))
 
 
 def is_divergence(error: RuntimeError) -> bool:

@@ -178,14 +178,14 @@ class AdaptiveSearch:
         """Take note of a run that has ended, and tell the trials of which it was the last.
 
         A trial of which a run diverged is told as the worst there can be; one of which the
-        process of a run failed is told as failed.
+        process of a run failed, or which another process is at, is told as failed.
 
         Args:
             outcome: What came of the run.
         """
         for pending in self.pending.pop(outcome.config.run_id()):
             pending.runs -= 1
-            if outcome.failure is None:
+            if outcome.failure is None and not outcome.elsewhere:
                 pending.values.append(self.value_of(outcome.path))
             else:
                 pending.failed = True

@@ -1,22 +1,48 @@
 """Many runs from the plan to the last of them, shown as they go."""
 
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from nysact.experiments.config import Config
+from nysact.experiments.errors import ExperimentError
+from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.metrics import METRICS
+from nysact.experiments.report.report import sections_of, write_report
 from nysact.experiments.report.results import failure_of
 from nysact.experiments.run.display import title
 from nysact.experiments.run.store import load_run, load_runs
 from nysact.experiments.sweeps.estimate import estimate, in_words
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import Outcome, folder_of, is_finished
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for besides the runs.
+
+    Args:
+        output: The report's folder.
+        seeds: How many seeds, ``None`` for the recipe's.
+        timed: Whether to estimate the time; that of a cluster is not that of this machine.
+        dry_run: Whether to show the plan alone.
+        yes: Whether to start without asking.
+        cpu: Whether to train on the CPU where there is an accelerator.
+    """
+
+    output: Path
+    seeds: int | None = None
+    timed: bool = True
+    dry_run: bool = False
+    yes: bool = False
+    cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +69,7 @@ class Plan:
 
 
 def make_plan(
-    configs: Sequence[Config], root: Path, jobs: int, *, cpu: bool = False, timed: bool = True
+    configs: Sequence[Config], root: Path, jobs: int, wishes: Wishes, console: Console
 ) -> Plan:
     """Find out what is missing and how long it will take.
 
@@ -51,19 +77,46 @@ def make_plan(
         configs: The runs.
         root: The folder of all runs.
         jobs: How many run at a time.
-        cpu: Whether to train on the CPU where there is an accelerator.
-        timed: Whether to estimate the time; that of a cluster is not that of this machine.
+        wishes: What the user asked for.
+        console: Where to say whose time cannot be told.
 
     Returns:
         The plan; what an interrupted run has done already is taken off its time.
     """
     missing = [config for config in configs if not is_finished(config, root)]
-    if not timed:
-        return Plan(configs, missing, [0.0] * len(missing), jobs)
-    stored = load_runs(root) if root.is_dir() else []
-    whole = estimate(missing, stored, cpu=cpu)
+    whole = durations(missing, root, wishes, console)
     seconds = [s * (1 - done(c, root)) for c, s in zip(missing, whole, strict=True)]
     return Plan(configs, missing, seconds, jobs)
+
+
+def durations(
+    configs: Sequence[Config], root: Path, wishes: Wishes, console: Console
+) -> list[float]:
+    """Estimate how long runs take, and say of which that cannot be told.
+
+    Args:
+        configs: The runs.
+        root: The folder of all runs.
+        wishes: What the user asked for.
+        console: Where to say it.
+
+    Returns:
+        Seconds for each, 0 where they are not known.
+    """
+    if not configs or not wishes.timed:
+        return [0.0] * len(configs)
+    console.print("Estimating the time, by a few steps where no run is known ...")
+    stored = load_runs(root) if root.is_dir() else []
+    reasons: dict[str, list[str]] = {}
+    seconds = estimate(
+        configs, stored, cpu=wishes.cpu, download=not wishes.dry_run,
+        on_unknown=lambda config, reason: reasons.setdefault(reason, []).append(title(config)),
+    )  # fmt: skip
+    for reason, titles in reasons.items():
+        kinds = f"{len(titles)} kinds of runs, such as " if len(titles) > 1 else ""
+        text = f"No time is known of {kinds}{titles[0]}: {reason}."
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return seconds
 
 
 def done(config: Config, root: Path) -> float:
@@ -99,7 +152,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         table.add_row(recipe, row, column, str(len(configs)), str(finished), time_left)
     console.print(table)
     together = f"{plan.jobs} at a time" if plan.jobs > 1 else "one at a time"
-    about = f"about {in_words(plan.duration)}, " if plan.duration else ""
+    at_least = "at least" if not all(plan.seconds) else "about"
+    about = f"{at_least} {in_words(plan.duration)}, " if plan.duration else ""
     planned = f"{len(plan.missing)} of {len(plan.configs)} runs are missing: {about}{together}."
     complete = f"All {len(plan.configs)} runs are finished."
     console.print(planned if plan.missing else complete, highlight=False, soft_wrap=True)
@@ -107,8 +161,12 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 def outcome_line(outcome: Outcome) -> str:
     """Say in a line what came of a run."""
-    failed = outcome.failure is not None
-    said = f"failed: {(outcome.failure or '').splitlines()[-1]}" if failed else ending(outcome.path)
+    if outcome.elsewhere:
+        said = "running elsewhere"
+    elif outcome.failure is not None:
+        said = f"failed: {outcome.failure.splitlines()[-1]}"
+    else:
+        said = ending(outcome.path)
     return f"{title(outcome.config)}: {said}"
 
 
@@ -169,26 +227,83 @@ def run_plan(plan: Plan, executor: Executor, console: Console) -> list[Outcome]:
         console: Where to show it.
 
     Returns:
-        The runs whose processes failed.
+        What came of each run.
     """
     progress = Progress(plan, console)
-    failures = []
+    outcomes = []
     for outcome in executor.execute(plan.missing):
         progress.on_outcome(outcome)
-        if outcome.failure is not None:
-            failures.append(outcome)
-    return failures
+        outcomes.append(outcome)
+    return outcomes
 
 
-def show_failures(failures: Iterable[Outcome], console: Console) -> None:
-    """Show the last lines of what failed, and where to read on.
+def run_and_report(
+    configs: Sequence[Config], recipes: Sequence[Recipe], executor: Executor, wishes: Wishes
+) -> None:
+    """Show the plan, run what is missing, and report.
 
     Args:
-        failures: The runs.
-        console: Where to show them.
+        configs: The runs.
+        recipes: What they are shown as.
+        executor: Where they are run.
+        wishes: What the user asked for.
     """
+    console = Console()
+    plan = make_plan(configs, executor.root, executor.jobs, wishes, console)
+    if configs:
+        show_plan(plan, console)
+    if wishes.dry_run:
+        return
+    check_consent(len(plan.missing), wishes)
+    outcomes = run_plan(plan, executor, console)
+    paths = [folder_of(config, executor.root) for config in configs]
+    stored = [load_run(path) for path in paths if (path / "config.json").is_file()]
+    write_report(sections_of(stored, recipes, seeds=wishes.seeds), wishes.output, console)
+    finish(outcomes, console)
+
+
+def check_consent(missing: int, wishes: Wishes) -> None:
+    """Ask whether to start, if there is something to run.
+
+    Args:
+        missing: How much is to be run.
+        wishes: Whether the user has agreed already.
+
+    Raises:
+        ExperimentError: If there is nobody to ask.
+        Exit: With status 1 if the user does not want to start.
+    """
+    if not missing or wishes.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ExperimentError("there is no terminal to ask on: add --yes to start, or --dry-run")
+    if not typer.confirm("Start?", default=True):
+        raise typer.Exit(1)
+
+
+def finish(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Show the last lines of what failed, and what was left to other processes.
+
+    Args:
+        outcomes: What came of the runs.
+        console: Where to show it.
+
+    Raises:
+        Exit: With status 1 if a run is not finished.
+    """
+    failures = [outcome for outcome in outcomes if outcome.failure is not None]
+    elsewhere = sum(outcome.elsewhere for outcome in outcomes)
     for outcome in failures:
         console.print(f"Failed: {title(outcome.config)}", style="red", markup=False)
         for line in (outcome.failure or "").splitlines()[-5:]:
             console.print(f"  {line}", style="dim", markup=False, soft_wrap=True, highlight=False)
         console.print(f"  {outcome.path}", markup=False, soft_wrap=True, highlight=False)
+    if elsewhere:
+        console.print(
+            f"Another process is at {elsewhere} of the runs: start this command again when it has "
+            "ended.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if failures or elsewhere:
+        raise typer.Exit(1)

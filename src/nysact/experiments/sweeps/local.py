@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from nysact.experiments.config import Config
+from nysact.experiments.run.environment import SIDE_BY_SIDE
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import LOG, Outcome, failed, last_lines, start_folder
+from nysact.experiments.sweeps.worker import ELSEWHERE
 
 POLL_SECONDS = 0.2
 
@@ -49,8 +51,8 @@ class LocalJob:
         """Say what came of it once it has ended."""
         self.stop()
         status = self.process.returncode
-        if status == 0:
-            return Outcome(self.config, self.path)
+        if status in (0, ELSEWHERE):
+            return Outcome(self.config, self.path, elsewhere=status == ELSEWHERE)
         ended = f"by signal {-status}" if status < 0 else f"with status {status}"
         lines = [*last_lines(self.path / LOG, self.begin), f"the process ended {ended}"]
         return failed(self.config, self.path, "\n".join(lines))
@@ -75,12 +77,20 @@ class LocalExecutor(Executor):
         jobs: How many run at a time.
         cpu: Whether to train on the CPU where there is an accelerator.
         devices: Values of ``CUDA_VISIBLE_DEVICES`` that the jobs share, none to leave it alone.
+        trackers: What else to tell how the runs go.
     """
 
     def __init__(
-        self, root: Path, jobs: int = 1, *, cpu: bool = False, devices: Sequence[str] = ()
+        self,
+        root: Path,
+        jobs: int = 1,
+        *,
+        cpu: bool = False,
+        devices: Sequence[str] = (),
+        trackers: Sequence[str] = (),
     ) -> None:
         super().__init__(root, jobs, POLL_SECONDS)
+        self.trackers = trackers
         self.cpu = cpu
         self.devices = devices
 
@@ -95,14 +105,14 @@ class LocalExecutor(Executor):
             The process.
         """
         command = [sys.executable, "-m", "nysact.experiments.sweeps.worker", str(self.root)]
-        if self.cpu:
-            command.append("--cpu")
+        command += ["--cpu"] * self.cpu
+        command += [f"--track={name}" for name in self.trackers]
         path = start_folder(config, self.root)
         return LocalJob(config, path, command, self.variables(config, slot))
 
     def variables(self, config: Config, slot: int) -> dict[str, str]:
-        """Give the environment of a process: its threads, and its share of the devices."""
-        variables = dict(os.environ)
+        """Give the environment of a process: its neighbours, its threads, and its devices."""
+        variables = {**os.environ, SIDE_BY_SIDE: str(self.jobs)}
         if config.threads is not None:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                 variables[name] = str(config.threads)

@@ -22,11 +22,13 @@ class Outcome:
         config: Its configuration.
         path: Its folder.
         failure: Why its process failed, ``None`` if it did not.
+        elsewhere: Whether it was left to another process, which is at it.
     """
 
     config: Config
     path: Path
     failure: str | None = None
+    elsewhere: bool = False
 
 
 def folder_of(config: Config, root: Path) -> Path:

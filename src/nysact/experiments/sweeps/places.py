@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nysact.experiments.config import Config
+from nysact.experiments.run.tracking import trackers_of
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.local import LocalExecutor
 
@@ -15,7 +16,13 @@ CLUSTER_JOBS = 100
 
 
 def executor_for(
-    configs: Sequence[Config], root: Path, jobs: int | None, slurm: Sequence[str], *, cpu: bool
+    configs: Sequence[Config],
+    root: Path,
+    jobs: int | None,
+    slurm: Sequence[str] | None,
+    track: Sequence[str] | None,
+    *,
+    cpu: bool,
 ) -> Executor:
     """Make the executor that a command's options ask for.
 
@@ -24,18 +31,22 @@ def executor_for(
         root: The folder of all runs.
         jobs: How many run at a time, ``None`` for as many as this machine has room for.
         slurm: Settings of submitit for a cluster, none to run on this machine.
+        track: What else to tell how the runs go, as ``--track`` has it.
         cpu: Whether to train on the CPU where there is an accelerator.
 
     Returns:
         The executor.
     """
+    trackers = trackers_of(track)
     if slurm:
         # Imported here: it belongs to an extra of its own.
         from nysact.experiments.sweeps.slurm import SlurmExecutor, slurm_options
 
-        return SlurmExecutor(root, jobs or CLUSTER_JOBS, slurm_options(slurm), cpu=cpu)
+        options = slurm_options(slurm)
+        return SlurmExecutor(root, jobs or CLUSTER_JOBS, options, cpu=cpu, trackers=trackers)
     devices = [] if cpu else visible_devices()
-    return LocalExecutor(root, jobs or room(configs, devices), cpu=cpu, devices=devices)
+    number = jobs or room(configs, devices)
+    return LocalExecutor(root, number, cpu=cpu, devices=devices, trackers=trackers)
 
 
 def visible_devices() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import submitit
 
 from nysact.experiments.config import Config
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 from nysact.experiments.run.store import write_text
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import LAST_LINES, Outcome, failed, start_folder
@@ -26,17 +26,25 @@ JOB = "job.txt"
 class RunTask(submitit.helpers.Checkpointable):
     """What a job does. A job that is preempted or runs out of time is queued again, and goes on."""
 
-    def __call__(self, line: str, root: str, cpu: bool) -> None:
+    def __call__(self, line: str, root: str, cpu: bool, trackers: Sequence[str] = ()) -> bool:
         """Run a configuration.
 
         Args:
             line: The configuration as JSON.
             root: The folder of all runs.
             cpu: Whether to train on the CPU in any case.
+            trackers: What else to tell.
+
+        Returns:
+            Whether the run was this job's; ``False`` if another process is at it.
         """
         from nysact.experiments.sweeps.worker import run_line
 
-        run_line(line, Path(root), cpu=cpu)
+        try:
+            run_line(line, Path(root), trackers, cpu=cpu)
+        except RunningElsewhereError:
+            return False
+        return True
 
 
 class SlurmJob:
@@ -48,7 +56,7 @@ class SlurmJob:
         job: The job.
     """
 
-    def __init__(self, config: Config, path: Path, job: "submitit.Job[None]") -> None:
+    def __init__(self, config: Config, path: Path, job: "submitit.Job[bool]") -> None:
         self.config = config
         self.path = path
         self.job = job
@@ -62,7 +70,7 @@ class SlurmJob:
         error = self.job.exception()
         (self.path / JOB).unlink(missing_ok=True)
         if error is None:
-            return Outcome(self.config, self.path)
+            return Outcome(self.config, self.path, elsewhere=self.job.result() is False)
         printed = (self.job.stdout() or "").splitlines()
         lines = [line for line in (*printed, *str(error).splitlines()) if line.strip()]
         return failed(self.config, self.path, "\n".join(lines[-LAST_LINES:]))
@@ -80,6 +88,7 @@ class SlurmExecutor(Executor):
         options: Settings of submitit, such as ``partition``, ``gpus_per_node``, ``timeout_min``.
         cpu: Whether to train on the CPU where there is an accelerator.
         cluster: ``"slurm"``; ``"local"`` runs the jobs on this machine, to try things out.
+        trackers: What else to tell how the runs go.
 
     Raises:
         ExperimentError: If there is no cluster, or an option is unknown.
@@ -94,9 +103,12 @@ class SlurmExecutor(Executor):
         cpu: bool = False,
         cluster: str = "slurm",
         poll_seconds: float = POLL_SECONDS,
+        trackers: Sequence[str] = (),
     ) -> None:
+        check_one_task(options)
         super().__init__(root.resolve(), jobs, poll_seconds)
         self.cpu = cpu
+        self.trackers = trackers
         self.folder = self.root / "slurm"
         try:
             self.submitter = submitit.AutoExecutor(self.folder, cluster=cluster)
@@ -124,16 +136,34 @@ class SlurmExecutor(Executor):
         if job is None:
             line = json.dumps(config.model_dump())
             task = RunTask()  # type: ignore[no-untyped-call]
-            job = self.submitter.submit(task, line, str(self.root), self.cpu)
+            job = self.submitter.submit(task, line, str(self.root), self.cpu, self.trackers)
             write_text(path / JOB, job.job_id)
         return SlurmJob(config, path, job)
 
-    def found(self, path: Path) -> "submitit.Job[None] | None":
+    def found(self, path: Path) -> "submitit.Job[bool] | None":
         """Find the job that an earlier start submitted for a run, if it has not ended."""
         if not (path / JOB).is_file() or self.submitter.cluster != "slurm":
             return None
-        job: submitit.Job[None] = submitit.SlurmJob(self.folder, (path / JOB).read_text())
+        job: submitit.Job[bool] = submitit.SlurmJob(self.folder, (path / JOB).read_text())
         return None if job.done(force_check=True) else job
+
+
+def check_one_task(options: Mapping[str, Any]) -> None:
+    """Make sure that a job is one process: several would be at the same run.
+
+    Args:
+        options: Settings of submitit.
+
+    Raises:
+        ExperimentError: If there are to be several.
+    """
+    tasks = ("tasks_per_node", "ntasks_per_node", "ntasks", "nodes")
+    for name, value in options.items():
+        if name.removeprefix("slurm_") in tasks and value != 1:
+            raise ExperimentError(
+                f"--slurm {name}={value}: each run is a job of one process; leave it out, ask for "
+                "gpus_per_node=1 and let --jobs say how many runs go at a time"
+            )
 
 
 def prefixed(name: str) -> str:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from nysact.experiments import options
 from nysact.experiments.error_message import errors_shown
 
 if TYPE_CHECKING:
     from nysact.experiments.config import Config
     from nysact.experiments.report.metrics import Metric
     from nysact.experiments.sweeps.adaptive import AdaptiveSearch
+    from nysact.experiments.sweeps.batch import Wishes
     from nysact.experiments.sweeps.executor import Executor
     from nysact.experiments.sweeps.outcome import Outcome
     from nysact.experiments.sweeps.space import Space
 
-RUNS = Path("runs")
 SEARCHES = ("grid", "random", "adaptive")
 TRIALS = 20
 
@@ -42,8 +43,8 @@ def sweep(
         int | None,
         typer.Option(help="How many trials, but for a grid.", show_default=str(TRIALS), min=1),
     ] = None,
-    row: Annotated[list[str] | None, typer.Option(help="Only this optimizer.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="Only this column.")] = None,
+    row: options.Row = None,
+    column: options.Column = None,
     seeds: Annotated[int, typer.Option(help="Runs of each trial.", min=1)] = 1,
     metric: Annotated[
         str | None, typer.Option(help="What is judged.", show_default="the recipe's")
@@ -58,23 +59,15 @@ def sweep(
         ),
     ] = None,
     search_seed: Annotated[int, typer.Option(help="Seed of the search.", min=0)] = 0,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of every run."),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(help="Runs at a time.", show_default="one a GPU, else by the cores", min=1),
-    ] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Run on SLURM, with this setting of submitit."),
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = RUNS,
-    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU in any case.")] = False,
+    assign: options.Assign = None,
+    jobs: options.Jobs = None,
+    slurm: options.Slurm = None,
+    runs: options.Runs = options.RUNS,
+    output: options.Output = options.REPORT,
+    track: options.Track = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    cpu: options.Cpu = False,
 ) -> None:
     """Vary settings of a recipe: all combinations, random ones, or by what went well so far.
 
@@ -82,8 +75,8 @@ def sweep(
     """
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.recipes import find_runs, load
+    from nysact.experiments.sweeps.batch import Wishes, run_and_report
     from nysact.experiments.sweeps.places import executor_for
-    from nysact.experiments.sweeps.reproduce_command import run_and_report
     from nysact.experiments.sweeps.search import draws, grid
     from nysact.experiments.sweeps.space import parse_space, varied
 
@@ -94,30 +87,28 @@ def sweep(
         base = list(find_runs(loaded, row or [], column or [], range(seeds), assign or []))
         named = name or f"{loaded.name}-{kind}"
         many = trials or TRIALS
+        wishes = Wishes(output, seeds, timed=not slurm, dry_run=dry_run, yes=yes, cpu=cpu)
         if kind != "adaptive":
             values = grid(spaces) if kind == "grid" else draws(spaces, many, search_seed)
             configs = [varied(config, named, trial) for trial in values for config in base]
-            executor = executor_for(configs, runs, jobs, slurm or [], cpu=cpu)
-            run_and_report(
-                configs, [], executor, output,
-                timed=not slurm, dry_run=dry_run, yes=yes, cpu=cpu,
-            )  # fmt: skip
+            executor = executor_for(configs, runs, jobs, slurm, track, cpu=cpu)
+            run_and_report(configs, [], executor, wishes)
             return
         # Imported here: it belongs to an extra of its own.
         from nysact.experiments.sweeps.adaptive import AdaptiveSearch
 
-        judged = judged_metric(metric, loaded.report.get("metric", "test_accuracy"))
+        judged = judged_metric(metric, loaded.report.metric)
         check_held_out(judged, base)
         check_one_place(base)
         # Any values will do to find out whether there are such settings, and what a run takes.
         sample = [varied(c, named, {k: s.draw(Random(0)) for k, s in spaces.items()}) for c in base]
-        executor = executor_for(sample, runs, jobs, slurm or [], cpu=cpu)
+        executor = executor_for(sample, runs, jobs, slurm, track, cpu=cpu)
         study = AdaptiveSearch(
             named, storage or database(runs / named, make=not dry_run), spaces, judged,
             lambda values: [varied(config, named, values) for config in base],
             many, runs / named / "searching", search_seed,
         )  # fmt: skip
-        search_adaptively(study, sample, executor, output, yes=yes, dry_run=dry_run, cpu=cpu)
+        search_adaptively(study, sample, executor, wishes)
 
 
 def kind_of_search(asked: str | None, spaces: "Mapping[str, Space]") -> str:
@@ -222,14 +213,7 @@ def database(folder: Path, *, make: bool) -> str | None:
 
 
 def search_adaptively(
-    study: "AdaptiveSearch",
-    sample: "Sequence[Config]",
-    executor: "Executor",
-    output: Path,
-    *,
-    yes: bool,
-    dry_run: bool,
-    cpu: bool,
+    study: "AdaptiveSearch", sample: "Sequence[Config]", executor: "Executor", wishes: "Wishes"
 ) -> None:
     """Run the trials that are left, and report on all.
 
@@ -237,43 +221,34 @@ def search_adaptively(
         study: The search.
         sample: The runs of a trial, with any values.
         executor: Where they are run.
-        output: The report's folder.
-        yes: Whether to start without asking.
-        dry_run: Whether to show the plan alone.
-        cpu: Whether to train on the CPU where there is an accelerator.
-
-    Raises:
-        Exit: With status 1 if a run failed, or the user does not want to start.
+        wishes: What the user asked for.
     """
     from nysact.experiments.report.report import sections_of, write_report
     from nysact.experiments.run.store import load_runs
-    from nysact.experiments.sweeps.batch import outcome_line, show_failures
-    from nysact.experiments.sweeps.estimate import estimate, in_words
-    from nysact.experiments.sweeps.reproduce_command import agreed
+    from nysact.experiments.sweeps.batch import check_consent, durations, finish, outcome_line
+    from nysact.experiments.sweeps.estimate import in_words
 
     console = Console()
     folder = executor.root / sample[0].recipe
-    stored = load_runs(folder) if folder.is_dir() else []
     left = max(0, study.remaining())
-    seconds = left * sum(estimate(sample, stored, cpu=cpu)) / executor.jobs if left else 0.0
+    each = sum(durations(sample if left else [], executor.root, wishes, console))
+    seconds = left * each / executor.jobs
+    about = f"about {in_words(seconds)}, " if seconds else ""
     console.print(
-        f"{left} of {study.trials} trials are left: about {in_words(seconds)}, "
-        f"{executor.jobs} runs at a time.",
+        f"{left} of {study.trials} trials are left: {about}{executor.jobs} runs at a time.",
         highlight=False,
     )
-    if dry_run:
+    if wishes.dry_run:
         return
-    if left and not (yes or agreed()):
-        raise typer.Exit(1)
-    failures = []
+    check_consent(left, wishes)
+    outcomes = []
 
     def on_outcome(outcome: "Outcome") -> None:
         console.print(outcome_line(outcome), highlight=False, markup=False, soft_wrap=True)
-        if outcome.failure is not None:
-            failures.append(outcome)
+        outcomes.append(outcome)
 
     study.run(executor, on_outcome)
-    write_report(sections_of(load_runs(folder)), output, console)
+    write_report(sections_of(load_runs(folder), seeds=wishes.seeds), wishes.output, console)
     found = study.best()
     if found is not None:
         values = ", ".join(f"{name}={value}" for name, value in found[1].items())
@@ -281,6 +256,4 @@ def search_adaptively(
             f"Best: {study.metric.label} {found[0]:.{study.metric.digits}f} with {values}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
-    show_failures(failures, console)
-    if failures:
-        raise typer.Exit(1)
+    finish(outcomes, console)

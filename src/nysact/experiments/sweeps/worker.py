@@ -10,13 +10,16 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 
-# Exit statuses: of a run that cannot be run, and of one whose starter is gone.
+# Exit statuses: of a run that cannot be run, of one whose starter is gone, and of one that another
+# process is at.
 REFUSED = 2
 ORPHANED = 3
+ELSEWHERE = 4
 
 
 def end_with(stream: int) -> None:
@@ -30,12 +33,20 @@ def end_with(stream: int) -> None:
     os._exit(ORPHANED)
 
 
-def run_line(line: str, root: Path, *, cpu: bool) -> None:
+def first_line() -> str:
+    """Read the line that the starter has written, and end with the starter from then on."""
+    line = sys.stdin.readline()
+    threading.Thread(target=end_with, args=[sys.stdin.fileno()], daemon=True).start()
+    return line
+
+
+def run_line(line: str, root: Path, trackers: Sequence[str] = (), *, cpu: bool) -> None:
     """Run a configuration, showing how it goes in lines.
 
     Args:
         line: The configuration as JSON.
         root: The folder of all runs.
+        trackers: What else to tell.
         cpu: Whether to train on the CPU in any case.
     """
     # Imported here: it takes seconds, in which the starter may already be gone.
@@ -46,7 +57,7 @@ def run_line(line: str, root: Path, *, cpu: bool) -> None:
     from nysact.experiments.run.runner import run
 
     config = Config.checked(json.loads(line))
-    run(config, root, display=LineDisplay(Console(width=200)), cpu=cpu)
+    run(config, root, display=LineDisplay(Console(width=200)), trackers=trackers, cpu=cpu)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,11 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("root", type=Path, help="folder of all runs")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU in any case")
+    parser.add_argument("--track", action="append", default=[], help="a tracker to tell")
     parsed = parser.parse_args(arguments)
-    line = sys.stdin.readline()
-    threading.Thread(target=end_with, args=[sys.stdin.fileno()], daemon=True).start()
     try:
-        run_line(line, parsed.root, cpu=parsed.cpu)
+        run_line(first_line(), parsed.root, parsed.track, cpu=parsed.cpu)
+    except RunningElsewhereError as error:
+        print(error)
+        sys.exit(ELSEWHERE)
     except ExperimentError as error:
         print(f"Error: {error}")
         sys.exit(REFUSED)

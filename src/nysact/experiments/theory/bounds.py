@@ -56,21 +56,22 @@ def relative_smoothness(curvature: float, spectrum: Spectrum) -> float:
         spectrum: What is known of P.
 
     Returns:
-        curvature * max(1, error / damping); its reciprocal is a learning rate that descends.
+        curvature * max(1, error / damping); up to its reciprocal a learning rate descends.
     """
     return curvature * max(1.0, spectrum.error / spectrum.damping)
 
 
-def error_bound(gap: float, steps: int, curvature: float, spectrum: Spectrum) -> float:
-    """Bound the mean squared gradient norm of full gradients at 1 / relative smoothness.
+def error_bound(gap: float, rate: float, steps: int, spectrum: Spectrum) -> float:
+    """Bound the mean squared gradient norm of full gradients.
 
     Args:
         gap: Loss at the start less the minimum.
+        rate: The learning rate, at most the reciprocal of :func:`relative_smoothness`.
         steps: Number of steps T.
-        curvature: As in :func:`relative_smoothness`.
         spectrum: What is known of P.
 
     Returns:
-        2 gap relative_smoothness / (low T): proportional to the error once it exceeds the damping.
+        2 gap / (rate low T); at the largest rate proportional to the error once that exceeds the
+        damping.
     """
-    return 2 * gap * relative_smoothness(curvature, spectrum) / (spectrum.low * steps)
+    return 2 * gap / (rate * spectrum.low * steps)

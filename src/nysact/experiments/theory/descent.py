@@ -1,7 +1,7 @@
 """Runs of NysAct on a problem, and what its preconditioners were."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -114,7 +114,7 @@ def rehearse(problem: Problem, sketch: Sketch, steps: int) -> Spectrum:
     """Find the preconditioners of a run beforehand, for its learning rate depends on them.
 
     The covariance of the rows is constant and the test matrices are seeded, so that a run that
-    moves nowhere sees the same preconditioners as one that does.
+    moves nowhere sees the same preconditioners as one that does, and needs no steps in between.
 
     Args:
         problem: The problem.
@@ -124,18 +124,17 @@ def rehearse(problem: Problem, sketch: Sketch, steps: int) -> Spectrum:
     Returns:
         The extremes over the run.
     """
-    descent = Descent(problem, sketch, rate=0.0)
+    descent = Descent(problem, replace(sketch, interval=1), rate=0.0)
     exact = problem.covariance
     identity = torch.eye(len(exact), dtype=exact.dtype)
     extremes = []
-    for step in range(steps):
+    for _ in range(0, steps, sketch.interval):
         descent.step()
-        if step % sketch.interval == 0:
-            inverse = descent.preconditioner()
-            values = torch.linalg.eigvalsh(inverse)
-            error = torch.linalg.matrix_norm(
-                exact - (torch.linalg.inv(inverse) - sketch.damping * identity), 2
-            )
-            extremes.append((float(values[0]), float(values[-1]), float(error)))
+        inverse = descent.preconditioner()
+        values = torch.linalg.eigvalsh(inverse)
+        error = torch.linalg.matrix_norm(
+            exact - (torch.linalg.inv(inverse) - sketch.damping * identity), 2
+        )
+        extremes.append((float(values[0]), float(values[-1]), float(error)))
     lows, highs, errors = zip(*extremes, strict=True)
     return Spectrum(min(lows), max(highs), max(errors), sketch.damping)

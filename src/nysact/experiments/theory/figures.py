@@ -38,42 +38,50 @@ def name_of(decay: Decay) -> str:
 
 
 def accuracy_figure(found: Sequence[Accuracy]) -> Figure:
-    """Draw the mean squared gradient norm and the loss that is left over the sketch's error."""
+    """Draw the mean squared gradient norm over the sketch's error, with its bounds.
+
+    Args:
+        found: The measurements.
+
+    Returns:
+        A row of panels for each problem: at the rates that the errors allow, and at one for all.
+    """
     problems = list(dict.fromkeys(one.problem for one in found))
-    figure = panels(2)
-    left, right = figure.subplots(1, 2)
-    look = styles(problems)
-    for problem in problems:
-        mine = sorted((one for one in found if one.problem == problem), key=lambda a: a.error)
-        errors = [one.error for one in mine]
-        style = look[problem]
-        for axes, values in (
-            (left, [one.measured for one in mine]),
-            (right, [one.excess for one in mine]),
-        ):
-            axes.plot(
-                errors, values, color=style.color, marker=style.marker, label=f"{problem}: measured"
-            )
-        left.plot(
-            errors, [one.bound for one in mine], ":", color=style.color, label=f"{problem}: bound"
-        )
-    error = "error of the sketch, $\\|A-\\hat{A}\\|_2$"
-    finish(left, "", error, "mean of $\\|\\nabla f\\|^2$")
-    finish(right, "", error, "loss above the minimum at the end")
-    for axes in (left, right):
-        axes.set_xscale("symlog", linthresh=LINEAR)
-        ranks = {one.rank: one.error for one in found}
-        top = axes.twiny()
-        top.set_xscale("symlog", linthresh=LINEAR)
-        top.set_xlim(axes.get_xlim())
-        top.set_xticks(list(ranks.values()), [str(rank) for rank in ranks])
-        top.set_xlabel("rank r")
-        top.minorticks_off()
-    legend_below(figure)
+    figure = panels(2 * len(problems))
+    grid = figure.subplots(len(problems), 2, squeeze=False)
+    for row, problem in zip(grid, problems, strict=True):
+        for axes, common in zip(row, (False, True), strict=True):
+            mine = [one for one in found if one.problem == problem and one.common == common]
+            draw_accuracies(axes, mine)
+            rates = "one learning rate for all" if common else "the learning rate the error allows"
+            error = "error of the sketch, $\\|A-\\hat{A}\\|_2$"
+            finish(axes, f"{problem},\n{rates}", error, "mean of $\\|\\nabla f\\|^2$")
+            axes.set_xscale("symlog", linthresh=LINEAR)
+            axes.margins(y=0.12)
+    legend_below(figure, "numbers beside the points: rank r")
     return figure
 
 
-# Errors below this, such as that of the exact inverse, are shown at 0.
+def draw_accuracies(axes: Axes, found: Sequence[Accuracy]) -> None:
+    """Draw measurements and bounds of each sketch, with the ranks beside the measurements."""
+    look = styles(list(dict.fromkeys(one.sketch for one in found)))
+    for place, (sketch, style) in zip(((3, 6), (6, -3), (-4, -12)), look.items(), strict=False):
+        mine = sorted((one for one in found if one.sketch == sketch), key=lambda one: one.error)
+        errors = [one.error for one in mine]
+        axes.plot(
+            errors, [one.measured for one in mine], color=style.color, marker=style.marker,
+            label=f"{sketch}: measured",
+        )  # fmt: skip
+        bounds = [one.bound for one in mine]
+        axes.plot(errors, bounds, ":", color=style.color, label=f"{sketch}: bound")
+        for one in mine:
+            axes.annotate(
+                str(one.rank), (one.error, one.measured), xytext=place,
+                textcoords="offset points", fontsize=7, color=style.color,
+            )  # fmt: skip
+
+
+# Errors below this, such as that of the exact inverse, are shown near 0.
 LINEAR = 1e-3
 
 

@@ -1,0 +1,196 @@
+"""What a recipe's file may hold, and the check that every name in it is one that there is."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt
+
+from nysact.experiments.config import Value
+from nysact.experiments.config.data import Section
+from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.report.metrics import METRICS
+from nysact.experiments.report.target import parse_target
+
+# How runs can be shown; what each kind shows stands in the report's sections.
+KINDS = (
+    *("table", "ratio-table", "target-table", "curves", "sensitivity", "interval", "rank"),
+    *("norms", "heatmap", "search", "settings", "training"),
+)
+# The kinds that show settings and need no runs.
+OF_SETTINGS = ("settings", "training")
+# What the runner sets in each run.
+LABELS = ("recipe", "row", "column", "seed", "sweep")
+# What a recipe takes from its source.
+OF_SOURCE = ("run", "rows", "sweeps")
+
+
+class Sweep(Section):
+    """A setting that is varied.
+
+    Args:
+        name: Its dotted name.
+        values: What it is set to, one after the other.
+        rows: The rows in which it is varied, ``None`` for all.
+    """
+
+    name: str
+    values: list[Value] = Field(min_length=1)
+    rows: list[str] | None = None
+
+
+class Report(Section):
+    """How runs are shown.
+
+    Args:
+        kind: One of :data:`KINDS`, ``None`` for whatever the runs have to show.
+        metric: What tables compare.
+        at: Whether that is the metric's last value or its best.
+        reference: The row to which time and memory are relative.
+        target: What the time to a target is measured for, ``None`` for 90% of the reference's best.
+        names: Dotted names of the settings that a table of settings shows.
+    """
+
+    kind: str | None = None
+    metric: str = "test_accuracy"
+    at: Literal["final", "best"] = "final"
+    reference: str = "SGD"
+    target: str | int | float | None = None
+    names: list[str] = Field(default_factory=list)
+
+
+class RecipeFile(Section):
+    """What a recipe's file may hold.
+
+    Args:
+        title: What it is, in a line.
+        source: The recipe whose runs it shows, ``None`` for its own.
+        report: How the runs are shown.
+        seeds: The seeds that are run unless others are asked for.
+        run: What all runs have in common.
+        rows: For each row, what differs.
+        columns: For each column, what differs; or a list of the source's columns.
+        sweeps: What is varied.
+        paper: The paper's numbers by row and column.
+    """
+
+    title: str
+    source: str | None = None
+    report: Report = Report()
+    seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
+    run: dict[str, Any] = Field(default_factory=dict)
+    rows: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] | list[str] = Field(default_factory=dict)
+    sweeps: list[Sweep] = Field(default_factory=list)
+    paper: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+
+def check_file(content: RecipeFile, source: RecipeFile | None) -> None:
+    """Make sure that every row, column, kind and metric that a file names is one that there is.
+
+    Args:
+        content: What the file holds.
+        source: What the file of its source holds, if it has one.
+
+    Raises:
+        ExperimentError: If one is not; the message names the nearest.
+    """
+    runs = content if source is None else source
+    check_source(content, source)
+    if not runs.rows or not isinstance(runs.columns, dict) or not runs.columns:
+        raise ExperimentError("rows and columns: expected a section of each, such as [rows.SGD]")
+    check_cells(runs)
+    shown = content.columns if isinstance(content.columns, list) else list(runs.columns)
+    check_names("columns: there is no column", shown, runs.columns)
+    check_report(content.report, list(runs.rows), given=content.report.model_fields_set)
+    rows, columns = list(runs.rows), list(shown)
+    if content.report.kind == "settings":
+        columns = content.report.names
+    elif content.report.kind == "training":
+        rows = content.report.names
+    check_names("paper: there is no row", content.paper, rows)
+    for row, cells in content.paper.items():
+        check_names(f"paper.{row}: there is no column", cells, columns)
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Make sure that names are known.
+
+    Args:
+        what: Begins the message.
+        names: The names.
+        known: Those that there are.
+
+    Raises:
+        ExperimentError: If there is another.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ExperimentError(f"{what} {unknown(name, known)}")
+
+
+def check_source(content: RecipeFile, source: RecipeFile | None) -> None:
+    """Make sure that a file has runs of its own or those of a source, and not both."""
+    if source is None:
+        if isinstance(content.columns, list):
+            raise ExperimentError("columns: a list picks those of a source: give source, or tables")
+        return
+    if source.source is not None:
+        raise ExperimentError(
+            f"source={content.source!r} shows the runs of {source.source!r}: name that one"
+        )
+    own = [name for name in OF_SOURCE if getattr(content, name)]
+    own += ["columns"] * (isinstance(content.columns, dict) and bool(content.columns))
+    if own:
+        raise ExperimentError(
+            f"{', '.join(own)}: a recipe with source={content.source!r} shows the runs of that "
+            "one: leave out what changes runs, and list columns by their names alone"
+        )
+
+
+def check_cells(content: RecipeFile) -> None:
+    """Make sure that cells and sweeps are of rows that there are, and change no label."""
+    assert isinstance(content.columns, dict)
+    parts: dict[str, Mapping[str, Any]] = {"run": content.run}
+    parts |= {f"rows.{name}": part for name, part in content.rows.items()}
+    for column, settings in content.columns.items():
+        cells = settings.get("rows", {})
+        if not isinstance(cells, Mapping):
+            raise ExperimentError(f"columns.{column}.rows={cells!r}: expected a section for a row")
+        check_names(f"columns.{column}.rows: there is no row", cells, content.rows)
+        parts |= {f"columns.{column}": settings}
+        parts |= {f"columns.{column}.rows.{row}": cell for row, cell in cells.items()}
+    for name, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ExperimentError(f"{name}={part!r}: expected a section of settings")
+        for label in LABELS:
+            if label in part:
+                raise ExperimentError(f"{name}.{label}: each run is given its own; leave it out")
+    for sweep in content.sweeps:
+        check_names(f"sweeps, {sweep.name}: there is no row", sweep.rows or (), content.rows)
+
+
+def check_report(report: Report, rows: Iterable[str], given: Iterable[str]) -> None:
+    """Make sure that what a report names is there.
+
+    Args:
+        report: How the runs are shown.
+        rows: The rows.
+        given: Which of the report's settings the file has.
+
+    Raises:
+        ExperimentError: If it names something else.
+    """
+    if report.kind is not None:
+        check_names("report.kind is", [report.kind], KINDS)
+    check_names("report.metric is", [report.metric], METRICS)
+    if "reference" in given:
+        check_names("report.reference is", [report.reference], rows)
+    if report.target is not None:
+        row = parse_target(str(report.target)).row
+        check_names("report.target: there is no row", [row] if row else [], rows)
+    if (report.kind in OF_SETTINGS) != bool(report.names):
+        raise ExperimentError(
+            f"report.names: expected settings with the kinds {' and '.join(OF_SETTINGS)}, such as "
+            '["optimizer.options.lr"], and none with another kind'
+        )
