@@ -55,6 +55,13 @@ def test_curves_are_means_over_seeds_in_a_band_of_extremes(tmp_path):
     )
 
 
+def test_curves_of_runs_of_so_many_steps_are_by_step(tmp_path):
+    write_run(tmp_path, accuracies=[50, 60], steps=20, epochs=None)
+    (axes,) = curve_figure(results(tmp_path), [ACCURACY], by="epoch").axes
+    assert axes.get_xlabel() == "step"
+    assert np.allclose(lines(axes)["SGD"].get_xdata(), [10, 20])
+
+
 def test_curves_by_time_use_the_seconds_of_training(tmp_path):
     write_run(tmp_path, accuracies=[50, 60], step_seconds=0.5)
     figure = curve_figure(results(tmp_path), [ACCURACY], by="time")

@@ -126,6 +126,13 @@ def test_target_is_reached_at_the_first_evaluation_that_is_good_enough(tmp_path)
     assert reached(run, LOSS, 1.0).epochs == 3
 
 
+def test_run_of_so_many_steps_reaches_its_target_after_steps(tmp_path):
+    write_run(tmp_path, accuracies=[50, 80, 90], steps=30, epochs=None)
+    results = collect("made-up", load_runs(tmp_path))
+    table = target_table(results, ACCURACY, parse_target("75"), {})
+    assert cells(table, "SGD")["LeNet-5, 3 epochs to 75.00%: steps"].text == "20"
+
+
 def test_target_may_be_a_share_of_a_references_best(tmp_path):
     for seed, top in enumerate((78.0, 82.0)):
         write_run(tmp_path, "SGD", seed, accuracies=[60, top, 70])

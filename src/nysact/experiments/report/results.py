@@ -223,3 +223,21 @@ def best(run: StoredRun, metric: Metric) -> float | None:
     values = [record[metric.name] for record in run.metrics if metric.name in record]
     finite = [value for value in values if value is not None]
     return (max if metric.higher else min)(finite, default=None)
+
+
+def progress_of(run: StoredRun) -> str:
+    """Tell what a run's progress is counted in: ``"epoch"``, or ``"step"`` if it has so many."""
+    return "epoch" if run.config.get("steps") is None else "step"
+
+
+def progress_name(results: Results, column: str) -> str:
+    """Tell what the progress of a column's runs is counted in.
+
+    Args:
+        results: The runs.
+        column: The column.
+
+    Returns:
+        ``"epoch"`` or ``"step"``.
+    """
+    return next(progress_of(run) for run in results.runs if run.config["column"] == column)

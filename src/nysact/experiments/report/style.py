@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
 from nysact.experiments.report.metrics import Metric
@@ -32,6 +33,8 @@ LABELS = {
 # Width of a panel and height of a row of panels, in inches.
 PANEL = (5.0, 3.8)
 LEGEND = 0.9
+# Resolution of a PNG, and the width in inches from which it is lower.
+DPI, LARGE = 150, 14
 # From this ratio of the largest to the smallest value on, a logarithmic axis has ticks to read.
 WIDE = 5.0
 # Width of the line of a legend's entry with the space around it, and of a character, in inches.
@@ -107,7 +110,11 @@ def save(figure: Figure, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
     with mpl.rc_context({"svg.hashsalt": "nysact"}):
-        figure.savefig(files[0], dpi=150, metadata={"Software": None})
+        figure.savefig(
+            files[0],
+            dpi=DPI if figure.get_figwidth() < LARGE else DPI * 2 / 3,
+            metadata={"Software": None},
+        )
         figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     return files
 
@@ -119,6 +126,10 @@ def logarithmic(axes: Axes, metric: Metric) -> None:
     shown = values[np.isfinite(values) & (values > 0)]
     if metric.log and shown.size and shown.max() >= WIDE * shown.min():
         axes.set_yscale("log")
+        # Ticks between the powers of ten, and numbers as a reader would write them.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure, title: str = "") -> None:

@@ -12,6 +12,7 @@ from nysact.experiments.report.results import (
     best,
     final,
     in_order,
+    progress_name,
 )
 from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
 from nysact.experiments.report.table import Cell, Table, marked
@@ -90,7 +91,7 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
 
 
 def target_table(results: Results, metric: Metric, target: Target, paper: Paper) -> Table:
-    """Make a table of the epochs and the training time after which a target is reached.
+    """Make a table of the epochs or steps and the training time until a target is reached.
 
     Args:
         results: The runs.
@@ -107,7 +108,9 @@ def target_table(results: Results, metric: Metric, target: Target, paper: Paper)
         if value is None:
             continue
         goal = f"{column} to {value:.{metric.digits}f}{metric.unit if metric.unit == '%' else ''}"
-        for index, (name, digits) in enumerate((("epochs", 1), time_unit(results, column))):
+        progress = progress_name(results, column)
+        counted = (f"{progress}s", 1 if progress == "epoch" else 0)
+        for index, (name, digits) in enumerate((counted, time_unit(results, column))):
             columns[f"{goal}: {name}"] = sample_cells(
                 results.samples(column, partial(until, metric=metric, target=value, what=name)),
                 digits,
@@ -269,12 +272,12 @@ def side_by_side(results: Results) -> list[str]:
 
 
 def until(run: StoredRun, metric: Metric, target: float, what: str) -> float | None:
-    """Give the epochs, seconds or hours after which a run reached a target."""
+    """Give the epochs, steps, seconds or hours after which a run reached a target."""
     found = reached(run, metric, target)
     if found is None:
         return None
-    if what == "epochs":
-        return found.epochs
+    if what in ("epochs", "steps"):
+        return found.epochs if what == "epochs" else found.steps
     return None if found.seconds is None else found.seconds / UNITS[what]
 
 

@@ -74,10 +74,12 @@ class Reached:
     """When a run first reached a target.
 
     Args:
+        steps: Steps by then.
         epochs: Passes over the training set by then.
         seconds: Seconds of training by then, ``None`` if the run has no timing there.
     """
 
+    steps: int
     epochs: float
     seconds: float | None
 
@@ -97,5 +99,5 @@ def reached(run: StoredRun, metric: Metric, target: float) -> Reached | None:
     for record in run.metrics:
         value = record.get(metric.name)
         if value is not None and (value >= target if metric.higher else value <= target):
-            return Reached(record["epoch"], seconds.get(record["step"]))
+            return Reached(record["step"], record["epoch"], seconds.get(record["step"]))
     return None

@@ -9,7 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nysact.experiments.report.metrics import Metric
-from nysact.experiments.report.results import Group, Results, succeeded
+from nysact.experiments.report.results import (
+    Group,
+    Results,
+    progress_name,
+    progress_of,
+    succeeded,
+)
 from nysact.experiments.report.style import Style, legend_below, logarithmic, panels, styles
 from nysact.experiments.run.store import StoredRun
 
@@ -24,7 +30,8 @@ def curve_figure(results: Results, metrics: Sequence[Metric], *, by: str) -> Fig
     Args:
         results: The runs; those that are not finished are left out.
         metrics: One panel each.
-        by: ``"epoch"`` or ``"time"``, that of the training alone.
+        by: ``"epoch"``, or step for runs that are so many steps long, or ``"time"``, that of the
+            training alone.
 
     Returns:
         The figure, or ``None`` if there is nothing to draw.
@@ -47,7 +54,7 @@ def curve_figure(results: Results, metrics: Sequence[Metric], *, by: str) -> Fig
             for row in results.rows:
                 if (column, metric.name, row) in found:
                     draw(axes, row, found[column, metric.name, row], look[row])
-            finish(axes, column, metric, by)
+            finish(axes, column, metric, progress_name(results, column) if by == "epoch" else by)
     legend_below(figure, "mean over the seeds, in a band from the lowest to the highest")
     return figure
 
@@ -69,9 +76,10 @@ def curves(group: Group, metric: Metric, by: str) -> list[Points]:
 
 
 def by_epoch(run: StoredRun, metric: Metric) -> Points:
-    """Give a metric by epoch; what is not finite is stored as ``None`` and leaves a gap."""
+    """Give a metric by epoch or step; what is not finite is stored as ``None``, a gap."""
+    place = progress_of(run)
     found = [record for record in run.metrics if metric.name in record]
-    return [(record["epoch"], number(record[metric.name])) for record in found]
+    return [(record[place], number(record[metric.name])) for record in found]
 
 
 def by_time(run: StoredRun, metric: Metric) -> Points:
@@ -116,7 +124,7 @@ SUMMARIES: tuple[Callable[[Sequence[float]], float], ...] = (fmean, min, max)
 def finish(axes: Axes, column: str, metric: Metric, by: str) -> None:
     """Label the axes."""
     axes.set(title=column, ylabel=metric.title)
-    axes.set_xlabel("epoch" if by == "epoch" else "training time (s)")
+    axes.set_xlabel("training time (s)" if by == "time" else by)
     if by == "epoch" and axes.get_xlim()[1] > WHOLE:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     logarithmic(axes, metric)
