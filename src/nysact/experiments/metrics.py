@@ -1,32 +1,45 @@
-"""How each metric is called, in which unit, and whether more of it is better."""
+"""The metrics that runs record: labels, units, and whether higher is better."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a run records.
+    """A number that a run records at each evaluation."""
 
-    Args:
-        name: Its key in the records.
-        label: What tables and figures call it.
-        unit: Its unit, empty for a pure number.
-        higher: Whether higher is better.
-        digits: Digits after the point in tables.
-        log: Whether figures show it on a logarithmic axis.
-    """
-
-    name: str
-    label: str
+    name: str  # its key in the records
+    label: str  # its name in tables and figures
     unit: str = ""
-    higher: bool = False
-    digits: int = 4
-    log: bool = False
+    higher: bool = False  # whether higher is better
+    digits: int = 4  # digits after the point in tables
+    log: bool = False  # whether figures use a logarithmic axis
 
     @property
     def title(self) -> str:
         """The label with the unit, such as ``test accuracy (%)``."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def text(self, value: float) -> str:
+        """Write a value, such as ``72.00%``."""
+        return f"{value:.{self.digits}f}" + ("%" if self.unit == "%" else "")
+
+    def reaches(self, value: float, target: float) -> bool:
+        """Whether a value is at least as good as a target."""
+        return value >= target if self.higher else value <= target
+
+    def final(self, records: Records) -> float | None:
+        """Read the last value; ``None`` if it is missing or not finite."""
+        values = [record[self.name] for record in records if self.name in record]
+        return values[-1] if values else None
+
+    def best(self, records: Records) -> float | None:
+        """Read the best finite value."""
+        found = [value for record in records if (value := record.get(self.name)) is not None]
+        return (max if self.higher else min)(found, default=None)
 
 
 METRICS = {
@@ -44,13 +57,5 @@ METRICS = {
 
 
 def metric_of(name: str) -> Metric:
-    """Look a metric up.
-
-    Args:
-        name: Its key in the records.
-
-    Returns:
-        The metric; one that is not known is taken as a cost, of which less is better, as losses
-        are.
-    """
+    """Look a metric up; an unknown one is taken as a cost, lower being better."""
     return METRICS.get(name) or Metric(name, name.replace("_", " "))

@@ -28,8 +28,6 @@ from nysact.experiments.files import (
 Line = Mapping[str, Any]
 # What a process that was killed while writing leaves: see files.write_atomically.
 REMAINS = re.compile(r"\..+\.\d+")
-# What the last process that ran a run said, if it failed.
-FAILURE = "failure.txt"
 
 
 class RunFolder:
@@ -219,28 +217,6 @@ class StoredRun:
     result: dict[str, Any] | None
     timings: dict[str, Any] | None
     environment: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run failed: it diverged, or the last process that ran it ended with an error."""
-        if self.result is not None:
-            reason: str | None = self.result.get("failure")
-            return reason
-        path = self.path / FAILURE
-        return path.read_text("utf-8") if path.is_file() else None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the run finished and did not diverge."""
-        return self.result is not None and self.failure is None
-
-    def values(self, metric: str) -> list[float | None]:
-        """The recorded values of a metric, ``None`` where one is not finite."""
-        return [record[metric] for record in self.metrics if metric in record]
-
-    def final(self, metric: str) -> float | None:
-        """The last value of a metric, ``None`` if there is none or it is not finite."""
-        return next(reversed(self.values(metric)), None)
 
 
 def load_runs(root: Path) -> list[StoredRun]:

@@ -1,4 +1,4 @@
-"""The target of a time-to-target table: a value, or a share of a reference row's best value."""
+"""A target quality: a value, or a share of what a reference optimizer reaches."""
 
 import re
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ SHARE = re.compile(r"(?P<share>[\d.]+)\s*%\s+of\s+(?P<row>.+)")
 
 @dataclass(frozen=True)
 class Target:
-    """A ``value``, or a ``share`` of the best value of a reference ``row``."""
+    """The quality that runs are to reach."""
 
-    value: float | None = None
-    share: float = 1.0
-    row: str = ""
+    value: float | None = None  # None if it is relative to a reference
+    share: float = 1.0  # share of the reference's best value; where lower is better, its divisor
+    row: str = ""  # the reference
 
 
 def parse_target(text: str) -> Target:
-    """Read a number such as ``72``, or a share such as ``90% of SGD``."""
+    """Read a target such as ``72`` or ``90% of SGD``."""
     share = SHARE.fullmatch(text.strip())
     try:
         if share:
@@ -26,6 +26,6 @@ def parse_target(text: str) -> Target:
         return Target(value=float(text))
     except ValueError as error:
         raise ExperimentError(
-            f"target {text!r}: expected a number such as 72, or a share of the best value of a "
-            "row, such as '90% of SGD'"
+            f"target {text!r}: expected a number such as 72, or a share of a row's best value, "
+            "such as '90% of SGD'"
         ) from error
