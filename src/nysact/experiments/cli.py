@@ -6,8 +6,16 @@ import sys
 EXTRAS = {
     **dict.fromkeys(
         (
-            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "pydantic"),
-            *("pytorch_optimizer", "rich", "sklearn", "tensorboard", "timm", "torchvision"),
+            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "omegaconf", "pandas"),
+            *(
+                "pydantic",
+                "pytorch_optimizer",
+                "rich",
+                "sklearn",
+                "tensorboard",
+                "timm",
+                "torchvision",
+            ),
             *("transformers", "typer"),
         ),
         "experiments",
