@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nysact.experiments.theory.problem import (
+from benchmarks.theory.problem import (
     SIGMOID_CURVATURE,
     digits,
     least_squares,
