@@ -10,20 +10,10 @@ from nysact.experiments.errors import ExperimentError
 def policy(
     name: str, interpolation: Literal["bilinear", "bicubic"], side: int, grey: Sequence[int]
 ) -> Any:
-    """Make an augmentation policy.
+    """Make ``"trivial-augment"`` or a policy of timm, a function of a PIL picture.
 
-    Args:
-        name: ``"trivial-augment"``, or a policy in timm's notation.
-        interpolation: How pictures are rotated, sheared and moved.
-        side: Side of the pictures, to which timm's translations are relative.
-        grey: The mean pixel, with which timm fills what comes in from outside; one number for each
-            channel.
-
-    Returns:
-        A function of a picture of PIL.
-
-    Raises:
-        ExperimentError: If timm does not know it.
+    For timm, translations are relative to ``side``, and the mean pixel ``grey``, one number for
+    each channel, fills new area.
     """
     # Imported here: only a policy needs them.
     from PIL import Image
