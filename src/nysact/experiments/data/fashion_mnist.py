@@ -28,12 +28,7 @@ IMAGES_HEADER, LABELS_HEADER = 16, 8
 
 
 def load_fashion_mnist(folder: Path | None = None) -> Data:
-    """Load Fashion-MNIST, padded to 32x32.
-
-    Without a folder, the Debian package dataset-fashion-mnist is tried, then the user's cache,
-    into which torchvision downloads. A folder has the four IDX files, plain or ``.gz``, in it or
-    in ``FashionMNIST/raw``.
-    """
+    """Load Fashion-MNIST, padded to 32x32, from a folder or the first place that has it."""
     if folder is None:
         files = files_in(DEBIAN_FOLDER) or files_in(cache_folder()) or downloaded(cache_folder())
     else:

@@ -51,13 +51,11 @@ class Data:
         return replace(self, train=part_of(self.train, size, "train"))
 
     def with_validation_size(self, size: int, train_size: int | None = None) -> "Data":
-        """Hold out a random part of the training set, always the same one.
-
-        Of the others, those are kept that would be kept if none were held out.
-        """
+        """Hold out a random part of the training set, always the same one."""
         if not size:
             return self.with_train_size(train_size)
         rest, held_out = held_out_of(len(self.train), size)
+        # The samples that are kept are those that would be kept if none were held out.
         check_size(train_size, len(rest), "train")
         train, validation = self.train.subset(rest[:train_size]), self.train.subset(held_out)
         return replace(self, train=train, validation=validation)

@@ -10,11 +10,7 @@ from nysact.experiments.errors import ExperimentError
 def policy(
     name: str, interpolation: Literal["bilinear", "bicubic"], side: int, grey: Sequence[int]
 ) -> Any:
-    """Make ``"trivial-augment"`` or a policy of timm, a function of a PIL picture.
-
-    For timm, translations are relative to ``side``, and the mean pixel ``grey``, one number for
-    each channel, fills new area.
-    """
+    """Make ``"trivial-augment"`` or a policy in timm's notation, a function of a PIL picture."""
     # Imported here: only a policy needs them.
     from PIL import Image
     from torchvision.transforms import InterpolationMode, v2
@@ -23,7 +19,8 @@ def policy(
         return v2.TrivialAugmentWide(interpolation=InterpolationMode(interpolation))
     from timm.data.auto_augment import rand_augment_transform
 
-    # Without an interpolation timm draws one for each picture.
+    # Translations are relative to the side, the mean pixel fills new area, and without an
+    # interpolation timm draws one for each picture.
     settings = {
         "translate_const": int(0.45 * side),
         "img_mean": tuple(grey) if len(grey) > 1 else grey[0],

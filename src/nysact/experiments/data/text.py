@@ -28,10 +28,7 @@ def load_text(data: TextData) -> tuple[Tensor, ...]:
 def read_text(
     place: str | None, suffixes: tuple[str, ...], held_out: int, context: int, validation: bool
 ) -> tuple[Tensor, ...]:
-    """Read a file, a folder or (``None``) the standard library, and remember it for the next run.
-
-    One file in ``held_out`` is held out, and of the rest again as many for validation.
-    """
+    """Read a file, a folder or (``None``) the standard library, and remember it."""
     root = Path(place or sysconfig.get_paths()["stdlib"])
     if root.is_file():
         parts = cut(read_utf8(root), held_out, validation)
