@@ -42,6 +42,11 @@ lint: $(VENV)/.installed-dev ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+.PHONY: structure
+structure: $(VENV)/.installed-dev ## check imports, copies and the lengths of files and functions
+	$(BIN)/lint-imports --no-cache
+	$(PY) tools/structure.py
+
 .PHONY: format
 format: $(VENV)/.installed-dev ## fix what can be fixed, and format
 	$(PY) -m ruff check --fix .

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nysact.experiments.metrics import metric_of
 from nysact.experiments.recipes import Recipe, load
 from nysact.experiments.recipes.recipe_file import RecipeFile
-from nysact.experiments.report.metrics import metric_of
-from nysact.experiments.report.results import Sample, best, collect, failure_of, final
+from nysact.experiments.report.results import Sample, best, collect, final
+from nysact.experiments.run.failure import failure_of
 from nysact.experiments.run.store import load_runs
 
 from .stored import write_config, write_run

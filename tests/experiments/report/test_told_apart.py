@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from nysact.experiments.metrics import metric_of
 from nysact.experiments.recipes import load
-from nysact.experiments.report.metrics import metric_of
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.results import collect, final
 from nysact.experiments.run.store import load_runs

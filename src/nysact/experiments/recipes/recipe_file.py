@@ -8,8 +8,8 @@ from pydantic import Field, NonNegativeInt
 from nysact.experiments.config import Value
 from nysact.experiments.config.data import Section
 from nysact.experiments.errors import ExperimentError, unknown
-from nysact.experiments.report.metrics import METRICS
-from nysact.experiments.report.target import parse_target
+from nysact.experiments.metrics import METRICS
+from nysact.experiments.target import parse_target
 
 # How runs can be shown; what each kind shows stands in the report's sections.
 KINDS = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nysact.experiments.config import Config
-from nysact.experiments.report.results import FAILURE
+from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.store import RunFolder, write_json, write_text
 
 # The file in a run's folder that holds what its process printed.
