@@ -8,10 +8,10 @@ from typing import Annotated
 
 import torch
 import typer
+from benchmarks.theory.check import Size, run_experiments, write_findings
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.theory.check import Size, run_experiments, write_findings
 from nysact.experiments.error_message import errors_shown
 
 

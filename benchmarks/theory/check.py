@@ -3,23 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
-
 from benchmarks.theory.descent import Sketch
 from benchmarks.theory.figures import accuracy_figure, decay_figure, norm_figure
 from benchmarks.theory.measure import Accuracy, Decay, measure_accuracies, measure_decay
 from benchmarks.theory.norms import OPTIMIZERS, Norms, watch_norms
 from benchmarks.theory.problem import digits, least_squares, sigmoid_squares
 from benchmarks.theory.verdicts import Verdict, judge_accuracies, judge_decays, judge_norms
+
 from nysact.experiments.data.digits import load_digits
+from nysact.experiments.environment import environment
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.files import write_json, write_text
+from nysact.experiments.formatting import markdown
 from nysact.experiments.report.style import save
 from nysact.experiments.run.covariances import SKETCHES
-from nysact.experiments.run.environment import environment
-from nysact.experiments.run.store import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,10 @@ def run_experiments(size: Size, say: Callable[[str], None] = lambda _: None) -> 
     decays, accuracies = [], []
     for problem in (least_squares(rows, targets), sigmoid_squares(rows, targets)):
         say(f"the decay of the gradient: {problem.name}")
-        for batch in size.batch_sizes:
-            decays.append(measure_decay(problem, DECAY, batch, size.steps, size.seeds))
+        decays += [
+            measure_decay(problem, DECAY, batch, size.steps, size.seeds)
+            for batch in size.batch_sizes
+        ]
         say(f"the error of the sketch: {problem.name}")
         accuracies += measure_accuracies(problem, sketches, size.rank_steps)
     return Findings(norms, decays, accuracies)
@@ -115,16 +116,17 @@ def to_markdown(findings: Findings) -> str:
         f"{'It holds' if verdict.holds else 'It does not hold'}: {verdict.found}"
         for verdict in findings.verdicts
     )
-    tables = [map(decay_row, findings.decays), map(accuracy_row, findings.accuracies)]
-    return "\n\n".join([verdicts, *(markdown(pd.DataFrame(rows)) for rows in tables)]) + "\n"
+    decays = table([decay_row(of) for of in findings.decays])
+    accuracies = table([accuracy_row(of) for of in findings.accuracies])
+    return "\n\n".join([verdicts, decays, accuracies]) + "\n"
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Write a table whose cells are formatted already."""
-    return table.to_markdown(index=False, disable_numparse=True)
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Lay out rows that have the same headings."""
+    return markdown(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def decay_row(of: Decay) -> dict[str, Any]:
+def decay_row(of: Decay) -> dict[str, str]:
     """Lay out the end of a run."""
     return {
         "problem": of.problem,
@@ -137,7 +139,7 @@ def decay_row(of: Decay) -> dict[str, Any]:
     }
 
 
-def accuracy_row(of: Accuracy) -> dict[str, Any]:
+def accuracy_row(of: Accuracy) -> dict[str, str]:
     """Lay out what one sketch does to the convergence."""
     return {
         "problem": of.problem,

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.theory.bounds import Spectrum
 from benchmarks.theory.problem import Problem
+from torch import Tensor, nn
+
 from nysact import NysAct
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from benchmarks.theory.measure import Accuracy, Decay
+from benchmarks.theory.norms import Norms
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.theory.measure import Accuracy, Decay
-from benchmarks.theory.norms import Norms
 from nysact.experiments.report.style import legend_below, panels, styles
 
 # Errors below this, such as that of the exact inverse, are drawn near 0.

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from benchmarks.theory.__main__ import theory
+from benchmarks.theory.check import Size, run_experiments, to_markdown, write_findings
+from benchmarks.theory.measure import Accuracy, Decay
+from benchmarks.theory.verdicts import judge_accuracies, judge_decays, trend
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from benchmarks.theory.__main__ import theory
-from benchmarks.theory.check import Size, run_experiments, to_markdown, write_findings
-from benchmarks.theory.measure import Accuracy, Decay
-from benchmarks.theory.verdicts import judge_accuracies, judge_decays, trend
 from nysact.experiments.errors import ExperimentError
 
 TINY = Size(

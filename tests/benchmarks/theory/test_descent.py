@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from benchmarks.theory.bounds import (
     Spectrum,
     error_bound,
@@ -14,6 +11,8 @@ from benchmarks.theory.bounds import (
 )
 from benchmarks.theory.descent import Descent, Sketch, rehearse, squared_norms
 from benchmarks.theory.problem import least_squares, sigmoid_squares
+from hypothesis import given
+from hypothesis import strategies as st
 
 from .test_problem import made
 
