@@ -42,6 +42,11 @@ lint: $(VENV)/.installed-dev ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+.PHONY: structure
+structure: $(VENV)/.installed-dev ## check imports, copies and the lengths of files and functions
+	$(BIN)/lint-imports --no-cache
+	$(PY) tools/structure.py
+
 .PHONY: format
 format: $(VENV)/.installed-dev ## fix what can be fixed, and format
 	$(PY) -m ruff check --fix .
@@ -71,6 +76,10 @@ bench: $(VENV)/.installed-models ## measure time and memory of a step: ARGS="MOD
 .PHONY: growth
 growth: $(VENV)/.installed ## measure how the cost grows with a layer's inputs and the rank
 	$(BIN)/nysact growth $(ARGS)
+
+.PHONY: theory
+theory: $(VENV)/.installed ## check the convergence theorem by experiment
+	$(PY) -m benchmarks.theory $(ARGS)
 
 .PHONY: bench-gpu
 bench-gpu: $(VENV)/.installed-models $(VENV)/.installed-dev ## run the CUDA tests and all measurements of a GPU

@@ -1,7 +1,11 @@
 """Sphinx configuration."""
 
+import re
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
+
+from sphinx.errors import ExtensionError
 
 project = "nysact"
 author = "The nysact authors"
@@ -14,6 +18,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    # Ships MathJax with the pages, so that formulas need no network.
+    "sphinx-mathjax-offline",
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -38,5 +44,22 @@ def skip_alias(
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+EXTERNAL = re.compile(
+    r"""<(?:script|img|iframe)\b[^>]*\bsrc="(?:https?:)?//"""
+    r"""|<link\b[^>]*\brel="(?:stylesheet|icon|preload|preconnect)"[^>]*href="(?:https?:)?//"""
+    r"""|url\(["']?(?:https?:)?//|@import""",
+)
+
+
+def require_offline(app: Any, exception: Exception | None) -> None:
+    """Fail where a page or style sheet loads anything from a network."""
+    if exception is None and app.builder.name == "html":
+        files = [p for kind in ("*.html", "*.css") for p in Path(app.outdir).rglob(kind)]
+        online = [str(p) for p in files if EXTERNAL.search(p.read_text("utf-8"))]
+        if online:
+            raise ExtensionError(f"these files load from a network: {', '.join(online)}")
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", skip_alias)
+    app.connect("build-finished", require_offline, priority=900)  # after all copying

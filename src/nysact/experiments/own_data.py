@@ -18,8 +18,8 @@ from nysact.experiments.data.loaders import Share, StandardBatches, StandardLoad
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.fingerprint import fingerprint
 from nysact.experiments.randomness import seeded
-from nysact.experiments.report.results import failure_of, succeeded
 from nysact.experiments.run.display import display_for
+from nysact.experiments.run.failure import failure_of, succeeded
 from nysact.experiments.run.problem import EVALUATION_BATCH, LossFunction, Problem
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import StoredRun, load_run

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from nysact.experiments.metrics import METRICS
 from nysact.experiments.report.figures.curves import curve_figure
 from nysact.experiments.report.figures.heatmaps import heatmap_figure
 from nysact.experiments.report.figures.norms import norm_figure
 from nysact.experiments.report.figures.search import search_figure
 from nysact.experiments.report.figures.varied import TIME, measure_of, varied_figure
-from nysact.experiments.report.metrics import METRICS
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.style import KNOWN, save, styles
 from nysact.experiments.run.store import load_runs

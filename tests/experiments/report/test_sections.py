@@ -7,8 +7,8 @@ from nysact.experiments.recipes.recipe_file import KINDS as RECIPE_KINDS
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.sections import KINDS, kind_of, section_of, wanted_of
-from nysact.experiments.report.target import parse_target
 from nysact.experiments.run.store import load_runs
+from nysact.experiments.target import parse_target
 
 from .stored import write_config, write_run
 

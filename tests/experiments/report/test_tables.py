@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.metrics import metric_of
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import RecipeFile
-from nysact.experiments.report.metrics import metric_of
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.table import Mark
 from nysact.experiments.report.tables import (
@@ -16,9 +16,10 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
-from nysact.experiments.report.target import Target, parse_target, reached
+from nysact.experiments.report.target import reached
 from nysact.experiments.run.clock import StepClock, summary
 from nysact.experiments.run.store import load_runs
+from nysact.experiments.target import Target, parse_target
 
 from .stored import write_json, write_run, write_table
 

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import torch
 
-from nysact.experiments.run.environment import commit_of, cuda, environment, version_of
+from nysact.experiments.environment import commit_of, cuda, environment, version_of
 from nysact.experiments.run.precision import arithmetic
 
 

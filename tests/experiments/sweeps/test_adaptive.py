@@ -7,7 +7,7 @@ import optuna
 import pytest
 from filelock import FileLock
 
-from nysact.experiments.report.metrics import metric_of
+from nysact.experiments.metrics import metric_of
 from nysact.experiments.run.store import write_json, write_text
 from nysact.experiments.sweeps.adaptive import AdaptiveSearch
 from nysact.experiments.sweeps.executor import Executor

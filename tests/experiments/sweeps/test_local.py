@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from nysact.experiments.report.results import FAILURE
+from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.store import load_run, write_json
 from nysact.experiments.sweeps.local import LocalExecutor
 from nysact.experiments.sweeps.outcome import LOG, Outcome, folder_of

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.recipes import load, names
-from nysact.experiments.report.results import FAILURE
+from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import RunFolder, load_runs
 from nysact.experiments.sweeps.outcome import folder_of

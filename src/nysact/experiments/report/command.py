@@ -35,8 +35,8 @@ def report(
     from nysact.experiments.errors import ExperimentError
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.report.target import parse_target
     from nysact.experiments.run.store import load_runs
+    from nysact.experiments.target import parse_target
 
     with errors_shown():
         goal = None if target is None else parse_target(target)

@@ -6,16 +6,16 @@ from pathlib import Path
 from rich.console import Console
 
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.metrics import Metric, metric_of
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.formats import to_latex, to_markdown, to_terminal
-from nysact.experiments.report.metrics import Metric, metric_of
 from nysact.experiments.report.page import to_html
 from nysact.experiments.report.provenance import failures, unfinished
 from nysact.experiments.report.results import collect
 from nysact.experiments.report.sections import Section, Wanted, section_of, wanted_of
 from nysact.experiments.report.style import save
-from nysact.experiments.report.target import Target
 from nysact.experiments.run.store import StoredRun
+from nysact.experiments.target import Target
 
 
 def sections_of(

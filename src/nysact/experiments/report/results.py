@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 from nysact.experiments.report.told_apart import (
     Setting,
     completed,
@@ -13,14 +13,12 @@ from nysact.experiments.report.told_apart import (
     told_apart,
     without_copies,
 )
+from nysact.experiments.run.failure import failure_of, succeeded
 from nysact.experiments.run.store import StoredRun
 from nysact.experiments.spread import mean_and_spread
 
 if TYPE_CHECKING:
     from nysact.experiments.recipes import Recipe
-
-# Where the folder of a run says that, and why, the run failed.
-FAILURE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -188,28 +186,6 @@ def in_order(found: Sequence[str], order: Sequence[str]) -> list[str]:
     """List what was found once each, what occurs in ``order`` first and in that order."""
     known = [name for name in dict.fromkeys(order) if name in found]
     return list(dict.fromkeys([*known, *found]))
-
-
-def failure_of(run: StoredRun) -> str | None:
-    """Say why a run failed.
-
-    Args:
-        run: The run.
-
-    Returns:
-        What its result says if it diverged, else what the process that ran it last said; ``None``
-        if it did not fail, or finished later.
-    """
-    if run.result is not None:
-        failure: str | None = run.result.get("failure")
-        return failure
-    path = run.path / FAILURE
-    return path.read_text("utf-8") if path.is_file() else None
-
-
-def succeeded(run: StoredRun) -> bool:
-    """Tell whether a run finished and did not diverge."""
-    return run.result is not None and failure_of(run) is None
 
 
 def final(run: StoredRun, metric: Metric) -> float | None:

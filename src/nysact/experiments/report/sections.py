@@ -6,13 +6,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from nysact.experiments.metrics import METRICS, Metric
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.figures.curves import curve_figure
 from nysact.experiments.report.figures.heatmaps import heatmap_figure
 from nysact.experiments.report.figures.norms import norm_figure
 from nysact.experiments.report.figures.search import search_figure
 from nysact.experiments.report.figures.varied import TIME, measure_of, varied_figure
-from nysact.experiments.report.metrics import METRICS, Metric
 from nysact.experiments.report.provenance import mixed_environments
 from nysact.experiments.report.results import Results
 from nysact.experiments.report.settings import settings_table
@@ -25,7 +25,7 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
-from nysact.experiments.report.target import Target, parse_target
+from nysact.experiments.target import Target, parse_target
 
 # How many trials of a search a table lists.
 TRIALS = 20

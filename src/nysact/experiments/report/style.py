@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 
 # Each optimizer looks alike in every figure. These names are given the first styles, in this
 # order, in which those that are often shown together have colours of their own; another name gets

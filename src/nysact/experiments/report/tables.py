@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 from nysact.experiments.report.results import (
     Group,
     Results,
@@ -16,10 +16,11 @@ from nysact.experiments.report.results import (
 )
 from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
 from nysact.experiments.report.table import Cell, Table, marked
-from nysact.experiments.report.target import Target, reached
+from nysact.experiments.report.target import reached, value_in
 from nysact.experiments.report.told_apart import Setting
 from nysact.experiments.run.clock import PEAK_MEMORY
 from nysact.experiments.run.store import StoredRun
+from nysact.experiments.target import Target
 
 # Row to column to the number in the paper, as it is printed there.
 Paper = Mapping[str, Mapping[str, str]]
@@ -104,7 +105,7 @@ def target_table(results: Results, metric: Metric, target: Target, paper: Paper)
     """
     columns = {}
     for column in results.columns:
-        value = target.value_in(results, column, metric)
+        value = value_in(target, results, column, metric)
         if value is None:
             continue
         goal = f"{column} to {value:.{metric.digits}f}{metric.unit if metric.unit == '%' else ''}"

@@ -1,72 +1,21 @@
 """How soon a run reaches a target: a value, or a share of what a reference row reaches."""
 
-import re
 from dataclasses import dataclass
 
-from nysact.experiments.errors import ExperimentError
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 from nysact.experiments.report.results import Results, best
 from nysact.experiments.run.store import StoredRun
-
-SHARE = re.compile(r"(?P<share>[\d.]+)\s*%\s+of\s+(?P<row>.+)")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a run is to reach.
-
-    Args:
-        value: The value itself, or ``None`` if it is relative.
-        share: The share of the reference's best value, averaged over its seeds; where less is
-            better, the value divided by it.
-        row: The reference.
-    """
-
-    value: float | None = None
-    share: float = 1.0
-    row: str = ""
-
-    def value_in(self, results: Results, column: str, metric: Metric) -> float | None:
-        """Work the target out for a column.
-
-        Args:
-            results: The runs.
-            column: The column.
-            metric: The metric.
-
-        Returns:
-            The value, or ``None`` if the reference has no finished run there.
-        """
-        if self.value is not None:
-            return self.value
-        sample = results.group(self.row, column).sample(lambda run: best(run, metric))
-        if not sample.values:
-            return None
-        return sample.mean * self.share if metric.higher else sample.mean / self.share
+from nysact.experiments.target import Target
 
 
-def parse_target(text: str) -> Target:
-    """Read a target.
-
-    Args:
-        text: A number such as ``72``, or a share such as ``90% of SGD``.
-
-    Returns:
-        The target.
-
-    Raises:
-        ExperimentError: If it is neither.
-    """
-    share = SHARE.fullmatch(text.strip())
-    try:
-        if share:
-            return Target(share=float(share["share"]) / 100, row=share["row"].strip())
-        return Target(value=float(text))
-    except ValueError as error:
-        raise ExperimentError(
-            f"target {text!r}: expected a number such as 72, or a share of the best value of a "
-            "row, such as '90% of SGD'"
-        ) from error
+def value_in(target: Target, results: Results, column: str, metric: Metric) -> float | None:
+    """Work a target out for a column; ``None`` if the reference has no finished run there."""
+    if target.value is not None:
+        return target.value
+    sample = results.group(target.row, column).sample(lambda run: best(run, metric))
+    if not sample.values:
+        return None
+    return sample.mean * target.share if metric.higher else sample.mean / target.share
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """The folder of a run: what it was to be, where it ran, what came of it, and where it stands."""
 
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy
 import torch
@@ -17,8 +16,17 @@ from filelock import FileLock, Timeout
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, RunningElsewhereError
+from nysact.experiments.files import (
+    plain,
+    read_json,
+    read_lines,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 Line = Mapping[str, Any]
+# What a process that was killed while writing leaves: see files.write_atomically.
 REMAINS = re.compile(r"\..+\.\d+")
 
 
@@ -260,91 +268,8 @@ def resumed(environment: Mapping[str, Any]) -> list[Any]:
     return places
 
 
-def plain(value: Any) -> Any:
-    """Make a value such that JSON has it: what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file such that at any moment it is a whole one."""
-    text = json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False)
-    write_text(path, f"{text}\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file such that at any moment it is a whole one."""
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside its place, and put it there when it is whole.
-
-    Args:
-        path: Its place.
-        write: Writes the content.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")  # matched by REMAINS
-    with beside.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a loss of power, where the system can do that."""
-    if hasattr(os, "O_DIRECTORY"):
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
 def remove_remains(folder: Path) -> None:
     """Remove what processes that were killed while writing have left; none may be writing now."""
     for path in folder.glob(".*"):
         if REMAINS.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ExperimentError: If it is not one.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExperimentError(f"{path}: not a JSON file ({error})") from error
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; a last line that isn't whole yet is left out.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The objects.
-
-    Raises:
-        ExperimentError: If another line is not one.
-    """
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ExperimentError(f"{path}: not a JSON object a line ({error})") from error

@@ -24,9 +24,9 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from nysact.experiments.config import Config, Value
+from nysact.experiments.metrics import Metric
 from nysact.experiments.randomness import mixed
-from nysact.experiments.report.metrics import Metric
-from nysact.experiments.report.results import final, succeeded
+from nysact.experiments.run.failure import succeeded
 from nysact.experiments.run.store import load_run
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import Outcome
@@ -197,7 +197,7 @@ class AdaptiveSearch:
     def value_of(self, path: Path) -> float:
         """Read the metric of a finished run."""
         run = load_run(path)
-        value = final(run, self.metric) if succeeded(run) else None
+        value = self.metric.final(run.metrics) if succeeded(run) else None
         worst = -math.inf if self.metric.higher else math.inf
         return worst if value is None else value
 

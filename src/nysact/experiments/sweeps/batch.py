@@ -13,11 +13,11 @@ from rich.table import Table
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.metrics import METRICS
 from nysact.experiments.recipes import Recipe
-from nysact.experiments.report.metrics import METRICS
 from nysact.experiments.report.report import sections_of, write_report
-from nysact.experiments.report.results import failure_of
 from nysact.experiments.run.display import title
+from nysact.experiments.run.failure import failure_of
 from nysact.experiments.run.store import load_run, load_runs
 from nysact.experiments.sweeps.estimate import estimate, in_words
 from nysact.experiments.sweeps.executor import Executor

@@ -13,7 +13,7 @@ from nysact.experiments.error_message import errors_shown
 
 if TYPE_CHECKING:
     from nysact.experiments.config import Config
-    from nysact.experiments.report.metrics import Metric
+    from nysact.experiments.metrics import Metric
     from nysact.experiments.sweeps.adaptive import AdaptiveSearch
     from nysact.experiments.sweeps.batch import Wishes
     from nysact.experiments.sweeps.executor import Executor
@@ -149,7 +149,7 @@ def judged_metric(asked: str | None, usual: str) -> "Metric":
         ExperimentError: If there is no such metric.
     """
     from nysact.experiments.errors import ExperimentError, unknown
-    from nysact.experiments.report.metrics import METRICS, metric_of
+    from nysact.experiments.metrics import METRICS, metric_of
 
     if asked is not None and asked not in METRICS:
         raise ExperimentError(f"--metric {unknown(asked, METRICS)}")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 from nysact.experiments.report.results import (
     Group,
     Results,

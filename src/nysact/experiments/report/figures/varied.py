@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nysact.experiments.report.metrics import Metric
+from nysact.experiments.metrics import Metric
 from nysact.experiments.report.results import Group, Results, final
 from nysact.experiments.report.style import (
     Style,

@@ -1,0 +1,21 @@
+"""The loss of classifiers and of language models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LossFunction = Callable[[Any, Tensor], Tensor]
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> LossFunction:
+    """Make the mean cross-entropy, of outputs that are scores or have ``logits``."""
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        scores: Tensor = getattr(outputs, "logits", outputs)  # (..., classes)
+        if not targets.is_floating_point():  # class numbers (...), else shares (..., classes)
+            scores, targets = scores.flatten(0, -2), targets.flatten()
+        return F.cross_entropy(scores, targets, label_smoothing=label_smoothing)
+
+    return loss
