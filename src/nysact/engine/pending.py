@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from nysact.engine.statistics import BatchStatistics, CallStatistics
 from nysact.torch_private import backward_id, backward_retains_graph
 
@@ -53,15 +51,14 @@ class PendingStatistics:
 
     def arrive(self, call: CallStatistics) -> bool:
         """A backward pass reached the call's output: whether its statistics are still of use."""
-        if not self.batch.capturing or call.probes.data_ptr() != self._probes_pointer():
+        if not self.batch.capturing or call.generation != self.batch.generation:
             return False
+        # What waits was copied on the stream of the forward, which this hook runs on too.
+        self.batch.queue.flush()
         calls = self._arrived.setdefault(backward_id(), [])
         if not any(each is call for each in calls):
             calls.append(call)
         return True
-
-    def _probes_pointer(self) -> int:
-        return self.batch.probes[self.index].data_ptr()
 
     def receive(self, *, reset: bool) -> None:
         """The weight's gradient of this backward pass is complete, and about to be accumulated."""
@@ -82,7 +79,7 @@ class PendingStatistics:
             self.has_calls = True
         if not backward_retains_graph():
             for call in calls:
-                call.sums = call.output_sums = {}
+                call.release()
 
     def _add(self, calls: list[CallStatistics]) -> None:
         self.batch.queue.flush()

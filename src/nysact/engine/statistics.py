@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,35 +15,49 @@ from nysact.layers import LinearMap
 ROWS = "rows"
 
 
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """A context without autocast, which costs nothing where autocast is off."""
+    casting = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if casting else nullcontext()
+
+
 class CallStatistics:
     """The statistics of one forward call: sampled inputs that wait, then sums over their rows."""
 
-    def __init__(self, curvature: Curvature, probes: Tensor, offset: int, samples: int) -> None:
-        self.probes = probes  # (groups, dim, rank)
-        self.samples = samples  # all of the call, sampled or not
+    def __init__(self, batch: BatchStatistics, index: int, offset: int, samples: int) -> None:
+        self.generation = batch.generation
+        self.samples, self.sampled = samples, 0  # of the call, and those chosen among them
         self.sums: Tensors = {}
         self.output_sums: Tensors = {}
         self.rows: list[int] = []  # one entry a group
         self.output_rows = 0
-        self._curvature = curvature
+        self._curvature = batch.curvature
+        self._probes = batch.probes[index]  # (groups, dim, rank)
         self._offset = offset
         self._linear_map: LinearMap | None = None
 
     def wait(self, linear_map: LinearMap) -> None:
         """Keep the map that the sampled inputs induce until :meth:`measure`."""
-        self._linear_map = linear_map
+        self._linear_map, self.sampled = linear_map, linear_map.samples
 
+    @torch.no_grad()
     def measure(self) -> None:
         """Reduce the sampled inputs to sums over their rows."""
         if self._linear_map is not None:
-            self.sums = self._curvature.measure(self._linear_map, self.probes, self._offset)
+            with without_autocast(self._probes.device.type):
+                self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
             self.rows = list(self._linear_map.rows)
             self._linear_map = None
 
+    @torch.no_grad()
     def measure_outputs(self, rows: Tensor) -> None:
         """Reduce the gradient of the call's output, (groups, rows, out), in the same way."""
         self.output_sums = self._curvature.measure_outputs(rows, self.samples, self._offset)
         self.output_rows = rows.shape[1]
+
+    def release(self) -> None:
+        """Free the sums once no backward pass can need them again."""
+        self.sums, self.output_sums = {}, {}
 
 
 class CallQueue:
@@ -67,7 +82,6 @@ class CallQueue:
         if self._bytes > self.LIMIT:
             self.flush()
 
-    @torch.no_grad()
     def flush(self) -> None:
         """Measure all calls."""
         calls, self._calls, self._bytes = self._calls, [], 0
@@ -84,15 +98,31 @@ class BatchStatistics:
 
     Attributes:
         capturing: Whether the next forward is captured.
+        generation: Changes when sums taken before can't be added to those taken after.
+        follow: Moves the group's state to a device and dtype, where it is elsewhere.
+        bias: Whether rows end in a constant 1.
         probes: What inputs are multiplied with, (layers, groups, dim, rank).
         sums: Name to sum, each beginning with (layers, groups).
     """
 
-    def __init__(self, curvature: Curvature, queue: CallQueue, follow: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        curvature: Curvature,
+        queue: CallQueue,
+        follow: Callable[[torch.device, torch.dtype], None],
+        *,
+        bias: bool,
+    ) -> None:
         self.curvature = curvature
         self.queue = queue
-        self.follow = follow  # moves the group's state: (device, dtype)
+        self.follow = follow
+        self.bias = bias
         self.capturing = False
+        # Tensors for traced calls can't be made in the trace without another graph: they are made
+        # ahead for the first step, and after a step that was traced.
+        self._expects_trace = True
+        # Sums of another generation were taken with other probes, or lie on another device.
+        self.generation = 0
         self.close()
 
     def open(self, running: RunningStatistics, probes: Tensor) -> None:
@@ -101,17 +131,29 @@ class BatchStatistics:
         self.sums = {name: torch.zeros_like(total) for name, total in running.sums.items()}
         self._rows = torch.zeros_like(running.rows)  # (layers, groups)
         self._output_rows, self._samples = self._rows.clone(), self._rows[:, :1].clone()
-        self._traced: Tensors = {}
+        self._traced = self._zeros() if self._expects_trace else {}
+        self.is_open, self._expects_trace = True, False
+
+    def _zeros(self) -> Tensors:
+        rows = torch.zeros_like(self._rows)
+        return {**{name: torch.zeros_like(v) for name, v in self.sums.items()}, ROWS: rows}
 
     def close(self) -> None:
         """Release what only a step with statistics needs."""
-        self.sums, self._traced = {}, {}
+        self.is_open = False
+        self.sums: Tensors = {}
+        self._traced: Tensors = {}
         self.probes = self._rows = self._output_rows = self._samples = torch.empty(0)
 
     @property
     def device(self) -> torch.device:
         """Device of the sums."""
         return self._rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the sums."""
+        return self._rows.dtype
 
     def add(self, index: int, call: CallStatistics) -> None:
         """Add the statistics of one call of the layer at ``index``."""
@@ -145,9 +187,9 @@ class BatchStatistics:
 
     def add_traced(self, index: int, linear_map: LinearMap) -> None:
         """Add one call of a compiled graph to sums that await its backward pass."""
+        self._expects_trace = True
         if not self._traced:
-            self._traced = {name: torch.zeros_like(value) for name, value in self.sums.items()}
-            self._traced[ROWS] = torch.zeros_like(self._rows)
+            self._traced = self._zeros()
         for name, value in self.curvature.measure(linear_map, self.probes[index], 0).items():
             self._traced[name][index].add_(value)
         for group, count in enumerate(linear_map.rows):
