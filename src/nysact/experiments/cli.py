@@ -6,7 +6,7 @@ import sys
 EXTRAS = {
     **dict.fromkeys(
         (
-            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "pydantic"),
+            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "pandas", "pydantic"),
             *("pytorch_optimizer", "rich", "sklearn", "tensorboard", "timm", "torchvision"),
             *("transformers", "typer"),
         ),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nysact.linear_map import LinearMap
+from nysact.layers.linear_map import LinearMap
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
+from nysact.layers.linear_map import DenseMap
 from nysact.layers.registry import register
-from nysact.linear_map import DenseMap
 
 _INPUTS = ("query", "key", "value")
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
+from nysact.layers.linear_map import Convolution, ConvolutionMap
 from nysact.layers.registry import register
-from nysact.linear_map import Convolution, ConvolutionMap
 
 
 @register(nn.Conv1d, nn.Conv2d, nn.Conv3d)
