@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md: links to files that exist, and none of them on a package index."""
+"""The pages that name files: each exists, and no link to one reaches a package index."""
 
 import re
 import subprocess
@@ -24,3 +24,17 @@ def test_package_index_gets_no_relative_link():
     assert "NysAct(model, lr=0.1)" in shown
     assert "](https://doi.org/" in shown
     assert LINK.findall(shown) == []
+
+
+def test_compatibility_names_tests_that_exist():
+    page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "test_" in line]
+    missing = []
+    for row in rows:
+        folder = Path()
+        for name in re.findall(r"`([\w/]*test_\w+\.py)`", row):
+            folder = Path(name).parent if "/" in name else folder
+            if not (ROOT / "tests" / folder / Path(name).name).exists():
+                missing.append(name)
+    assert len(rows) > 50
+    assert missing == []
