@@ -4,15 +4,14 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
-from nysact.experiments.theory.problem import (
+from benchmarks.theory.problem import (
     SIGMOID_CURVATURE,
     digits,
     least_squares,
     sigmoid_squares,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 PROBLEMS = [least_squares, sigmoid_squares]
 

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
-from nysact.experiments.theory.bounds import (
+from benchmarks.theory.bounds import (
     Spectrum,
     error_bound,
     learning_rate,
     relative_smoothness,
     theorem,
 )
-from nysact.experiments.theory.claims import gap_of
-from nysact.experiments.theory.descent import Descent, Sketch, rehearse, squared_norms
-from nysact.experiments.theory.problem import least_squares, sigmoid_squares
+from benchmarks.theory.descent import Descent, Sketch, rehearse, squared_norms
+from benchmarks.theory.problem import least_squares, sigmoid_squares
+from hypothesis import given
+from hypothesis import strategies as st
 
 from .test_problem import made
 
@@ -96,7 +94,7 @@ def test_means_stay_below_the_theorem(make, tail):
     total = 0.0
     for step, (norm, _) in enumerate(squared_norms(Descent(problem, settings, rate), 100)):
         total += norm
-        bound = theorem(gap_of(problem), rate, step + 1, problem.smoothness, 0.0, spectrum)
+        bound = theorem(problem.gap, rate, step + 1, problem.smoothness, 0.0, spectrum)
         assert total / (step + 1) <= bound
 
 
@@ -109,5 +107,5 @@ def test_means_stay_below_the_bound_of_the_error(make, rank, share):
     spectrum = rehearse(problem, settings, 100)
     rate = share / relative_smoothness(problem.curvature, spectrum)
     norms = [norm for norm, _ in squared_norms(Descent(problem, settings, rate), 100)]
-    bound = error_bound(gap_of(problem), rate, 100, spectrum)
+    bound = error_bound(problem.gap, rate, 100, spectrum)
     assert sum(norms) / 100 <= bound

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # The largest |d^2/dz^2 (s(z) - y)^2 / 2| of the logistic function s and y in {0, 1}, which is
@@ -14,28 +15,19 @@ SIGMOID_CURVATURE = _ROOT**2 * (1 - _ROOT) * (2 - 3 * _ROOT)
 
 @dataclass(frozen=True)
 class Problem:
-    """The mean over rows x of a loss h of the outputs W x, each of which it is smooth in.
+    """The mean over rows x of a smooth loss of the outputs W x.
 
     With A the covariance of the rows, the Hessian of the loss in W lies between
     -curvature (I x A) and curvature (I x A): it is L-smooth with L = curvature * lambda_max(A).
-
-    Args:
-        name: What it is called.
-        inputs: The rows, (n, d), float64.
-        targets: (n, outputs), float64.
-        losses: Maps outputs and targets (n, outputs) to the loss of each row (n,).
-        slopes: Maps them to its derivative in the outputs (n, outputs).
-        curvature: A bound on its second derivative in each output.
-        minimum: The least value of the mean loss, or a bound from below.
     """
 
     name: str
-    inputs: Tensor
-    targets: Tensor
-    losses: Callable[[Tensor, Tensor], Tensor]
-    slopes: Callable[[Tensor, Tensor], Tensor]
-    curvature: float
-    minimum: float
+    inputs: Tensor  # (n, d), float64
+    targets: Tensor  # (n, outputs), float64
+    losses: Callable[[Tensor, Tensor], Tensor]  # outputs and targets to the loss of each row (n,)
+    slopes: Callable[[Tensor, Tensor], Tensor]  # and to its derivative in the outputs
+    curvature: float  # a bound on its second derivative in each output
+    minimum: float  # of the mean loss, or a lower bound
 
     @property
     def covariance(self) -> Tensor:
@@ -47,6 +39,12 @@ class Problem:
         """The Lipschitz constant L of the gradient."""
         return self.curvature * float(torch.linalg.eigvalsh(self.covariance)[-1])
 
+    @property
+    def gap(self) -> float:
+        """The loss of zero weights above the minimum."""
+        zero = self.inputs.new_zeros(self.targets.shape[1], self.inputs.shape[1])
+        return self.loss(zero) - self.minimum
+
     def loss(self, weight: Tensor) -> float:
         """Evaluate the mean loss at a weight (outputs, d)."""
         return float(self.losses(self.inputs @ weight.mT, self.targets).mean())
@@ -57,33 +55,15 @@ class Problem:
         return slopes.mT @ self.inputs / len(self.inputs)
 
     def variance(self, weight: Tensor, batch_size: int) -> float:
-        """Evaluate E|g - grad|^2 of the gradient g of rows drawn with replacement.
-
-        Args:
-            weight: Where.
-            batch_size: How many rows are drawn.
-
-        Returns:
-            The variance.
-        """
+        """Evaluate E|g - grad|^2 of the gradient g of rows drawn with replacement."""
         slopes = self.slopes(self.inputs @ weight.mT, self.targets)
         squares = slopes.square().sum(1) * self.inputs.square().sum(1)
-        mean = slopes.mT @ self.inputs / len(self.inputs)
-        return float(squares.mean() - mean.square().sum()) / batch_size
+        return float(squares.mean() - self.gradient(weight).square().sum()) / batch_size
 
 
 def least_squares(inputs: Tensor, targets: Tensor) -> Problem:
-    """Make the problem |W x - y|^2 / 2, whose Hessian is I x A exactly.
-
-    Args:
-        inputs: The rows, (n, d).
-        targets: (n, outputs).
-
-    Returns:
-        The problem, with its exact minimum.
-    """
+    """Make the problem |W x - y|^2 / 2, whose Hessian is I x A exactly."""
     solution = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
-    minimum = float((inputs @ solution - targets).square().sum(1).mean() / 2)
     return Problem(
         "least squares",
         inputs,
@@ -91,20 +71,12 @@ def least_squares(inputs: Tensor, targets: Tensor) -> Problem:
         lambda outputs, y: (outputs - y).square().sum(1) / 2,
         lambda outputs, y: outputs - y,
         curvature=1.0,
-        minimum=minimum,
+        minimum=float((inputs @ solution - targets).square().sum(1).mean() / 2),
     )
 
 
 def sigmoid_squares(inputs: Tensor, targets: Tensor) -> Problem:
-    """Make the problem |s(W x) - y|^2 / 2 with the logistic function s: smooth, not convex.
-
-    Args:
-        inputs: The rows, (n, d).
-        targets: Zeros and ones, (n, outputs).
-
-    Returns:
-        The problem, with 0 as a bound of its minimum from below.
-    """
+    """Make the problem |s(W x) - y|^2 / 2 with the logistic function s: smooth, not convex."""
 
     def slopes(outputs: Tensor, y: Tensor) -> Tensor:
         s = outputs.sigmoid()
@@ -122,17 +94,13 @@ def sigmoid_squares(inputs: Tensor, targets: Tensor) -> Problem:
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """Load scikit-learn's digits as rows and one-hot targets.
+    """Load scikit-learn's digits as rows (1797, 64) and one-hot targets (1797, 10), float64.
 
-    Returns:
-        Rows (1797, 64), scaled so that the largest eigenvalue of their covariance is 1, and
-        targets (1797, 10), both float64.
+    The rows are scaled so that the largest eigenvalue of their covariance is 1.
     """
-    # Imported here: it takes more than a second.
-    from sklearn import datasets
+    from sklearn import datasets  # takes more than a second to import
 
     data = datasets.load_digits()
     rows = torch.from_numpy(data.data).double()
     rows = rows / torch.linalg.matrix_norm(rows, 2) * len(rows) ** 0.5
-    labels = torch.from_numpy(data.target).long()
-    return rows, torch.nn.functional.one_hot(labels).double()
+    return rows, F.one_hot(torch.from_numpy(data.target).long()).double()

@@ -1,13 +1,16 @@
-"""The figures of the theory: measured, and allowed."""
+"""The figures of the theory: measurements and bounds."""
 
 from collections.abc import Sequence
 
+from benchmarks.theory.measure import Accuracy, Decay
+from benchmarks.theory.norms import Norms
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nysact.experiments.report.style import legend_below, panels, styles
-from nysact.experiments.theory.claims import Accuracy, Decay
-from nysact.experiments.theory.norms import Norms
+
+# Errors below this, such as that of the exact inverse, are drawn near 0.
+LINEAR = 1e-3
 
 
 def decay_figure(found: Sequence[Decay]) -> Figure:
@@ -38,14 +41,7 @@ def name_of(decay: Decay) -> str:
 
 
 def accuracy_figure(found: Sequence[Accuracy]) -> Figure:
-    """Draw the mean squared gradient norm over the sketch's error, with its bounds.
-
-    Args:
-        found: The measurements.
-
-    Returns:
-        A row of panels for each problem: at the rates that the errors allow, and at one for all.
-    """
+    """Draw the mean squared gradient norm over the sketch's error, with its bounds."""
     problems = list(dict.fromkeys(one.problem for one in found))
     figure = panels(2 * len(problems))
     grid = figure.subplots(len(problems), 2, squeeze=False)
@@ -79,10 +75,6 @@ def draw_accuracies(axes: Axes, found: Sequence[Accuracy]) -> None:
                 str(one.rank), (one.error, one.measured), xytext=place,
                 textcoords="offset points", fontsize=7, color=style.color,
             )  # fmt: skip
-
-
-# Errors below this, such as that of the exact inverse, are shown near 0.
-LINEAR = 1e-3
 
 
 def norm_figure(found: Sequence[Norms]) -> Figure:
