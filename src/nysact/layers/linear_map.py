@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nysact.torch_private import is_traced
+from nysact.torch_private import is_fake
 
 
 class LinearMap(ABC):
@@ -174,7 +174,7 @@ class ConvolutionMap(LinearMap):
         self._convolution = convolution
         self._bias = bias
         self.samples = inputs.shape[0]
-        if is_traced(inputs):
+        if torch.compiler.is_compiling() or is_fake(inputs):
             # Tensors of a trace mean nothing outside it.
             uses = convolution.uses(inputs.shape[2:], inputs)
         else:

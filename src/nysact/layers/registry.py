@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import nn
 
 from nysact.layers.adapter import LayerAdapter
+from nysact.torch_private import own_parameters
 
 # Layer types of packages that nysact doesn't import are registered by their full name.
 _ADAPTERS: dict[type[nn.Module] | str, type[LayerAdapter]] = {}
@@ -66,9 +67,8 @@ def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
     registered = _registered(base)
     assert registered is not None
     adapters = registered.parts(module)
-    parameters = dict(module.named_parameters(recurse=False, remove_duplicate=False))
     for adapter in adapters:
-        weight = parameters.get(adapter.weight_name)
+        weight = own_parameters(module).get(adapter.weight_name)
         if weight is None:
             return f"its {adapter.weight_name} is not a parameter (parametrised or absent)"
         if not weight.is_floating_point():
