@@ -3,8 +3,16 @@
 from importlib.metadata import version
 
 from nysact.family import FOOF, KFAC, SKFAC, Eva
-from nysact.layers import Call, Geometry, LayerAdapter, register
-from nysact.linear_map import Convolution, ConvolutionMap, DenseMap, LinearMap
+from nysact.layers import (
+    Call,
+    Convolution,
+    ConvolutionMap,
+    DenseMap,
+    Geometry,
+    LayerAdapter,
+    LinearMap,
+    register,
+)
 from nysact.optim import NysAct, Preconditioner
 
 __version__ = version("nysact")

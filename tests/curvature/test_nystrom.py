@@ -33,13 +33,13 @@ def refreshed(curvature, A, shape=SHAPE):
     return curvature.refresh({"sketch": sketch, "trace": trace}, omega)
 
 
-def dense(curvature, factors, damping, shape=SHAPE, known=(True, True, True)):
+def dense(curvature, factors, damping, shape=SHAPE, ready=(True, True, True)):
     eye = torch.eye(shape.dim, dtype=torch.float64).expand(*LEAD, -1, -1)
-    return multiply(curvature, eye, factors, damping, torch.tensor(known))
+    return multiply(curvature, eye, factors, damping, torch.tensor(ready))
 
 
-def multiply(curvature, gradient, factors, damping, known):
-    action = curvature.action(factors, damping, known)
+def multiply(curvature, gradient, factors, damping, ready):
+    action = curvature.action(factors, damping, ready)
     product, bias = curvature.precondition(gradient, None, action)
     assert bias is None
     return product

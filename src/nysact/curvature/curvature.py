@@ -1,4 +1,4 @@
-"""What a curvature accumulates and how it becomes an action on a gradient."""
+"""The interface of a curvature: what it accumulates and how its inverse acts on a gradient."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nysact.linear_map import LinearMap
+from nysact.layers.linear_map import LinearMap
 
 Tensors = dict[str, Tensor]
+# A number, or one value per layer and group, (layers, groups), in the dtype of the factors.
+Damping = float | Tensor
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes that a curvature's tensors depend on.
+    """The sizes that a curvature's tensors depend on.
 
     Attributes:
         groups: Number of groups, each with a covariance of its own.
-        dim: Side of the covariance: the fan-in, one more with a bias.
+        dim: Side of the covariance: the fan-in, plus one with a bias.
         rank: Rank of the approximation, at most ``dim``.
         out: Outputs of a group.
     """
@@ -32,221 +34,100 @@ class Shape:
 
 
 class Curvature(ABC):
-    """An approximation of the activation covariance and the action of its damped inverse.
+    """An approximation of the curvature of layers of one shape.
 
-    All tensors stack layers of one shape: they begin with ``(layers, groups)``. A curvature keeps
-    no state of its own: the engine keeps the tensors named by :meth:`statistics` and
-    :meth:`initial`, averages the former over time and hands both back.
+    A curvature keeps no state: the engine stores the tensors that :meth:`statistics` and
+    :meth:`initial` name, averages the former over time and passes both back. Tensors stack the
+    layers of one shape and begin with ``(layers, groups)``; those of one call of one layer begin
+    with ``(groups,)``.
 
     Attributes:
-        observes_outputs: Whether statistics are taken of the gradients of outputs too.
+        observes_outputs: Whether the gradients of outputs are captured too.
     """
 
     observes_outputs: bool = False
 
     @abstractmethod
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
-        """Name the totals that are kept: sums over rows, and counts beside that of the rows.
-
-        Args:
-            shape: The layers' sizes.
-
-        Returns:
-            Name to size, without the leading ``(layers, groups)``.
-        """
+        """Name the statistics, which add up over rows and batches, with their sizes."""
 
     @abstractmethod
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
-        """Give the factors of layers that have seen no data; they aren't acted with.
-
-        Args:
-            shape: The layers' sizes.
-            seeds: One seed a layer.
-
-        Returns:
-            The factors, in float64 on the CPU.
-        """
+        """Create the factors of layers without data, in float64 on the CPU; one seed a layer."""
 
     def restarts(self, shape: Shape) -> bool:
-        """Tell whether statistics mean something only with the probes they were taken with.
-
-        Args:
-            shape: The layers' sizes.
-
-        Returns:
-            Whether their average starts anew with each window.
-        """
-        del shape
+        """Whether statistics depend on the window's probes, so that each window starts at zero."""
         return False
 
     def probes(self, shape: Shape, factors: Tensors, seeds: Sequence[int]) -> Tensor:
-        """Give the test matrices of a window, the same ones whenever they are asked for.
-
-        Args:
-            shape: The layers' sizes.
-            factors: The factors in force; they give dtype and device.
-            seeds: One seed a layer.
-
-        Returns:
-            ``(layers, groups, dim, rank)``; by default there are none, ``(layers, 0)``.
-        """
-        del shape
+        """Return a window's test matrices, a function of its arguments alone."""
+        # (layers, groups, dim, rank), or (layers, 0) where no probes are needed
         return next(iter(factors.values())).new_empty(len(seeds), 0)
 
     @abstractmethod
     def measure(self, linear_map: LinearMap, probes: Tensor, offset: int = 0) -> Tensors:
-        """Take the statistics of one call of one layer.
-
-        Args:
-            linear_map: The map that the call's inputs induce.
-            probes: ``(groups, dim, rank)``, or nothing where there are none.
-            offset: Samples that the layer's earlier calls since the last step contributed.
-
-        Returns:
-            Name to the sum over rows, with the leading ``(groups,)``.
-        """
+        """Sum the statistics of one call's inputs, which ``offset`` samples of the step precede."""
 
     def measure_outputs(self, rows: Tensor, samples: int, offset: int) -> Tensors:
-        """Take the statistics of the gradient of one output.
-
-        Args:
-            rows: The gradient as rows, ``(groups, rows, out)``.
-            samples: Samples that the rows come from.
-            offset: Samples that the layer's earlier calls since the last step contributed.
-
-        Returns:
-            Name to the sum over rows, with the leading ``(groups,)``.
-        """
-        del rows, samples, offset
+        """Sum the statistics of the output gradients of one call, ``rows`` (groups, rows, out)."""
         return {}
 
     def totals(self, sums: Tensors, samples: Tensor) -> Tensors:
-        """Scale the sums of one step so that they add up to those of a union of batches.
-
-        Args:
-            sums: What :meth:`measure` and :meth:`measure_outputs` gave, added up.
-            samples: Number of samples behind the loss, ``(layers, 1)``.
-
-        Returns:
-            All that :meth:`statistics` names, by default the sums as they are.
-        """
-        del samples
+        """Scale the sums of one step so that those of several batches can be added."""
+        # samples: (layers, 1), number of samples behind the loss
         return sums
 
     def portion(self, totals: Tensors, place: int, count: int) -> Tensors:
-        """Take the part of one process's totals that counts when all processes' are added up.
-
-        Args:
-            totals: This process's totals.
-            place: Its place among the processes.
-            count: Their number.
-
-        Returns:
-            Tensors of the same shapes, by default the totals themselves.
-        """
-        del place, count
+        """Prepare the totals of process ``place`` of ``count`` for a sum over processes."""
         return totals
 
     def means(self, totals: Tensors, rows: Tensor) -> Tensors:
-        """Turn totals of several steps, and of several processes, into means.
-
-        Args:
-            totals: What :meth:`totals` gave, in any sum with weights.
-            rows: Number of rows of the inputs in the same sum, ``(layers, groups)``.
-
-        Returns:
-            The means, by default over the rows of the inputs.
-        """
+        """Turn weighted sums of totals into means; ``rows`` (layers, groups) is summed alike."""
         return {name: value / lift(rows, value) for name, value in totals.items()}
 
     @abstractmethod
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:
-        """Compute factors from averaged statistics.
-
-        Args:
-            statistics: Means over rows and time.
-            probes: What the statistics were taken with.
-
-        Returns:
-            The factors and a boolean ``(layers, groups)``: whether each can be used.
-        """
+        """Compute factors from means, and a boolean (layers, groups) that says which are usable."""
 
     def work(self, shape: Shape) -> float:
-        """Estimate the operations that a refresh takes.
-
-        Args:
-            shape: A layer's sizes.
-
-        Returns:
-            Operations a group, up to a factor.
-        """
+        """Estimate the operations that a refresh takes per group, up to a constant."""
         return float(shape.dim * shape.rank**2)
 
     @abstractmethod
-    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
-        """Prepare what :meth:`precondition` multiplies with, once a refresh and damping.
+    def mean_eigenvalue(self, factors: Tensors, dim: int) -> Tensor:
+        """Compute tr(A) / dim, (layers, groups), of the matrix behind the factors."""
 
-        Args:
-            factors: The factors in force.
-            damping: Damping rho.
-            known: ``(layers,)`` boolean, on the factors' device: a layer that has no factors yet
-                keeps its gradient.
-
-        Returns:
-            Name to tensor, each beginning with ``layers``.
-        """
+    @abstractmethod
+    def action(self, factors: Tensors, damping: Damping, ready: Tensor) -> Tensors:
+        """Prepare the damped inverse, once per refresh and damping; identity where not ready."""
+        # ready: (layers,) boolean, False for layers that have no factors yet
 
     @abstractmethod
     def precondition(
         self, weight: Tensor, bias: Tensor | None, action: Tensors
     ) -> tuple[Tensor, Tensor | None]:
-        """Multiply gradients by the damped inverse.
+        """Multiply gradients by the damped inverse, into new tensors of the same shapes."""
+        # weight: (layers, groups, out, fan_in); bias: (layers, groups, out), the last column
 
-        Args:
-            weight: ``(layers, groups, out, fan_in)``.
-            bias: ``(layers, groups, out)``, the last column of the gradient, or none.
-            action: What :meth:`action` gave for these layers.
-
-        Returns:
-            The preconditioned gradients, new tensors of the same shapes.
-        """
-
-    def inverse(self, factors: Tensors, damping: float, known: Tensor, dim: int) -> Tensor:
-        """Write out what gradients are multiplied with from the right.
-
-        Args:
-            factors: The factors in force of one layer, with the leading ``(1, groups)``.
-            damping: Damping rho.
-            known: ``(1,)`` boolean: whether they are used.
-            dim: Side of the covariance.
-
-        Returns:
-            ``(groups, dim, dim)``.
-        """
+    def inverse(self, factors: Tensors, damping: Damping, ready: Tensor, dim: int) -> Tensor:
+        """Write out one layer's damped inverse, the right factor of its gradient."""
+        # factors: (1, groups, ...); ready: (1,); returns (groups, dim, dim)
         like = next(iter(factors.values()))
         identity = torch.eye(dim, dtype=like.dtype, device=like.device)
         identity = identity.expand(1, like.shape[1], -1, -1)
-        return self.precondition(identity, None, self.action(factors, damping, known))[0].squeeze(0)
+        return self.precondition(identity, None, self.action(factors, damping, ready))[0].squeeze(0)
 
     @abstractmethod
     def summary(self, factors: Tensors) -> Tensors:
-        """Describe the factors of one layer for diagnostics.
-
-        Args:
-            factors: The factors of one layer, with the leading ``(groups,)``.
-
-        Returns:
-            Name to tensor.
-        """
+        """Describe the factors of one layer, which begin with (groups,), for diagnostics."""
 
 
 class JoinedCurvature(Curvature):
-    """A curvature whose action wants the bias as the last column of the gradient."""
+    """A curvature whose action takes the bias as the last column of the gradient."""
 
     def precondition(
         self, weight: Tensor, bias: Tensor | None, action: Tensors
     ) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`Curvature.precondition`."""
         if bias is None:
             return self.multiply(weight, action), None
         product = self.multiply(torch.cat([weight, bias.unsqueeze(-1)], dim=-1), action)
@@ -254,51 +135,19 @@ class JoinedCurvature(Curvature):
 
     @abstractmethod
     def multiply(self, gradient: Tensor, action: Tensors) -> Tensor:
-        """Multiply gradients by the damped inverse.
-
-        Args:
-            gradient: ``(layers, groups, out, dim)``.
-            action: What :meth:`action` gave for these layers.
-
-        Returns:
-            The preconditioned gradients, a new tensor of the same shape.
-        """
-
-
-def known_or_identity(known: Tensor, matrices: Tensor) -> Tensor:
-    """Give the identity to layers that have no factors yet.
-
-    Args:
-        known: ``(layers,)`` boolean.
-        matrices: ``(layers, groups, n, n)``.
-
-    Returns:
-        A tensor of the same shape.
-    """
-    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    return torch.where(lift(known, matrices), matrices, identity)
-
-
-def seeded(seed: int) -> torch.Generator:
-    """Make a generator of its own, so that the user's random stream stays where it is.
-
-    Args:
-        seed: The seed.
-
-    Returns:
-        A generator on the CPU: every device sees the same numbers.
-    """
-    return torch.Generator().manual_seed(seed)
+        """Multiply gradients (layers, groups, out, dim) by the damped inverse."""
 
 
 def lift(values: Tensor, like: Tensor) -> Tensor:
-    """Append dimensions of size 1 until ``values`` broadcasts against ``like``.
-
-    Args:
-        values: What is to be broadcast.
-        like: A tensor with as many dimensions or more.
-
-    Returns:
-        A view of ``values``.
-    """
+    """Append dimensions of size 1 until ``values`` broadcasts against ``like``."""
     return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
+
+
+def lift_damping(damping: Damping, like: Tensor) -> Damping:
+    """Let a damping broadcast against ``like``, (layers, groups, ...)."""
+    return lift(damping, like) if isinstance(damping, Tensor) else damping
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Create a CPU generator: the same numbers on every device, the global stream untouched."""
+    return torch.Generator().manual_seed(seed)

@@ -13,41 +13,22 @@ _SHIFTS = (2.0, 2000.0)
 
 
 def working_dtype(tensor: Tensor) -> torch.dtype:
-    """Choose the precision of a factorisation.
-
-    The matrices are small, so float64 costs nothing where the device has it.
-
-    Args:
-        tensor: What is to be factorised.
-
-    Returns:
-        float64, or float32 on devices without it.
-    """
+    """Return float64, or float32 on devices without it."""
+    # The matrices are small: float64 costs nothing where the device has it.
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factors of the Nystrom approximation of A from its sketch ``A @ probes``.
-
-    The shifted form of Tropp, Yurtsever, Udell and Cevher, "Fixed-rank approximation of a
-    positive-semidefinite matrix from streaming data" (2017), algorithm 3, with Cholesky QR in
-    place of the singular value decomposition: a device never waits for the host. It runs in
-    float64 where the device has it; the shift matches the precision of the sketch. A matrix that
-    isn't positive definite with the first shift is tried with a larger one. Where the sketch is
-    zero, of dead inputs say, or too near to zero to have digits, the probes span the basis.
-
-    Args:
-        sketch: ``(..., d, r)``, float32 or float64.
-        probes: ``(..., d, r)`` of rank r.
-
-    Returns:
-        Orthonormal basis Q ``(..., d, r)``, root R ``(..., r, r)`` and shift nu ``(...)`` in the
-        sketch's dtype, with ``A ~ Q (R R^T - nu I) Q^T``, and a boolean ``(...)``: whether the
-        factorisation succeeded. Where it didn't, the others hold numbers without meaning, which
-        needn't be finite.
-    """
+    """Factor the Nystrom approximation of A, ``Q (R R^T - nu I) Q^T``, from ``A @ probes``."""
+    # The shifted form of Tropp, Yurtsever, Udell and Cevher, "Fixed-rank approximation of a
+    # positive-semidefinite matrix from streaming data" (2017), algorithm 3, with Cholesky QR in
+    # place of the singular value decomposition, so that a device never waits for the host.
+    # sketch, probes: (..., d, r), the probes of rank r. Returns Q (..., d, r), orthonormal,
+    # R (..., r, r), nu (...) and a boolean (...), whether the factorisation succeeded; where it
+    # failed, the others mean nothing and needn't be finite.
     probes = probes.to(working_dtype(sketch))
     basis, root, shift, succeeded = _with_two_shifts(sketch, partial(_shifted_factors, probes))
+    # A sketch that is zero or too small to have digits, of dead inputs say, spans no basis.
     empty = (root == 0).all(-1).all(-1)[..., None, None]
     spanned = _orthonormalise(probes)[0].to(sketch.dtype)
     return torch.where(empty, spanned, basis), root, shift, succeeded
@@ -56,7 +37,7 @@ def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Ten
 def _with_two_shifts(
     matrix: Tensor, factorise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factorise with the first shift, or else with the second; no device is waited for."""
+    """Factorise with the first shift, or else with the second, without waiting for a device."""
     finite = matrix.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], matrix, 0).to(working_dtype(matrix))
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
@@ -68,13 +49,12 @@ def _with_two_shifts(
     large = factorise(wide, unit * _SHIFTS[1]) if needed else small
     # So near the smallest number that its digits are noise: the inputs are as good as dead.
     empty = scale < torch.finfo(matrix.dtype).tiny / torch.finfo(matrix.dtype).eps
-    chosen = [
-        torch.where(first[..., None, None], a, b) for a, b in zip(small[:2], large[:2], strict=True)
-    ]
-    root = torch.where(empty[..., None, None], 0, chosen[1])
+    good = first[..., None, None]
+    basis, root = (torch.where(good, a, b) for a, b in zip(small[:2], large[:2], strict=True))
+    root = torch.where(empty[..., None, None], 0, root)
     shift = torch.where(first, unit * _SHIFTS[0], unit * _SHIFTS[1])
     succeeded = finite & (first | large[2] | empty)
-    basis, root, shift = (value.to(matrix.dtype) for value in (chosen[0], root, shift))
+    basis, root, shift = (value.to(matrix.dtype) for value in (basis, root, shift))
     return basis, root, shift, succeeded
 
 
@@ -100,14 +80,7 @@ def _orthonormalise(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def covariance_factors(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factors of a covariance that is known in full.
-
-    Args:
-        covariance: ``(..., d, d)``, float32 or float64.
-
-    Returns:
-        As :func:`nystrom_factors`, with r = d and the identity as the basis.
-    """
+    """Factor a covariance (..., d, d) as :func:`nystrom_factors` does, with r = d and Q = I."""
     _, root, shift, succeeded = _with_two_shifts(covariance, _cholesky_root)
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     return identity.expand_as(covariance), root, shift, succeeded
@@ -121,22 +94,12 @@ def _cholesky_root(covariance: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, T
     return root, root, info == 0
 
 
-def damped_core(root: Tensor, shift: Tensor, damping: float) -> Tensor:
-    """Invert ``R R^T + (damping - shift) I``, the damped approximation within its range.
-
-    No more than half the damping is taken off: the inverse is bounded by ``2 / damping``.
-
-    Args:
-        root: R, ``(..., r, r)``.
-        shift: ``(...)``.
-        damping: Damping rho.
-
-    Returns:
-        ``(..., r, r)``, float64 where the device has it.
-    """
+def damped_core(root: Tensor, shift: Tensor, damping: float | Tensor) -> Tensor:
+    """Invert ``R R^T + (damping - shift) I``, the damped approximation within its range."""
+    # root: (..., r, r); shift: (...), as is a damping that is a tensor; float64 where possible
     wide = root.to(working_dtype(root))
     core = wide @ wide.mT
-    # At least half the damping is left, so that the core stays safely positive definite.
+    # At least half the damping is left, so that the inverse is at most 2 / damping.
     kept = damping - shift.to(core.dtype).clamp(max=damping / 2)
     core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
     factor = torch.linalg.cholesky_ex(core)[0]
@@ -170,16 +133,9 @@ def _one(
 
 
 def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenpairs of a covariance that is known in full.
-
-    Args:
-        covariance: ``(..., d, d)``, float32 or float64.
-
-    Returns:
-        Orthonormal basis ``(..., d, d)``, eigenvalues in ascending order ``(..., d)``, and a
-        boolean ``(...)``: whether the factorisation succeeded. Where it didn't, the first two are
-        an identity's.
-    """
+    """Compute the eigenpairs of a covariance, in ascending order."""
+    # covariance: (..., d, d). Returns the basis (..., d, d), the eigenvalues (..., d) and a
+    # boolean (...), whether the factorisation succeeded; an identity's factors where it failed.
     finite = covariance.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], covariance, 0).to(working_dtype(covariance))
     (eigenvalues, basis), converged = _each(torch.linalg.eigh, (wide + wide.mT) / 2)
@@ -188,14 +144,7 @@ def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenpairs of a covariance that is given by few rows.
-
-    Args:
-        rows: ``(..., m, d)``, float32 or float64; the covariance is ``rows^T rows``.
-
-    Returns:
-        As :func:`covariance_eigenpairs`, ``r = min(m, d)`` of them in descending order.
-    """
+    """Compute the min(m, d) largest eigenpairs of ``rows^T rows``, rows (..., m, d), descending."""
     finite = rows.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], rows, 0).to(working_dtype(rows))
     thin = partial(torch.linalg.svd, full_matrices=False)
@@ -203,21 +152,20 @@ def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return basis.mT.to(rows.dtype), values.square().to(rows.dtype), finite & converged
 
 
+def inverse_or_identity(basis: Tensor, damped: Tensor, ready: Tensor) -> Tensor:
+    """Invert a matrix given by its damped eigenpairs; layers that aren't ready get I."""
+    # basis: (layers, groups, n, n); damped: (layers, groups, n); ready: (layers,) boolean
+    inverse = (basis / damped.unsqueeze(-2)) @ basis.mT
+    identity = torch.eye(inverse.shape[-1], dtype=inverse.dtype, device=inverse.device)
+    return torch.where(ready[:, None, None, None], inverse, identity)
+
+
 def apply_low_rank(
     gradient: Tensor, left: Tensor, right: Tensor, rest: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Multiply by ``rest I + left right^T`` from the right.
-
-    Args:
-        gradient: ``(..., out, d)``, or without its last column, which then is ``bias``.
-        left: ``(..., d, r)``.
-        right: ``(..., d, r)``.
-        rest: ``(...)``.
-        bias: ``(..., out)`` or none.
-
-    Returns:
-        The product, new tensors in the shapes of ``gradient`` and ``bias``.
-    """
+    """Multiply by ``rest I + left right^T`` from the right, into new tensors."""
+    # gradient: (..., out, d), or without its last column, which then is the bias, (..., out)
+    # left, right: (..., d, r); rest: (...)
     lead, fan_in = gradient.shape[:-2], gradient.shape[-1]
     weight = gradient.reshape(-1, *gradient.shape[-2:])
     left, right = (factor.reshape(-1, *factor.shape[-2:]) for factor in (left, right))

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nysact.curvature.curvature import Curvature, Shape, Tensors, lift, seeded
+from nysact.curvature.curvature import Curvature, Damping, Shape, Tensors, lift, seeded
 from nysact.curvature.linalg import (
     apply_low_rank,
     covariance_factors,
     damped_core,
     nystrom_factors,
 )
-from nysact.linear_map import LinearMap
+from nysact.layers.linear_map import LinearMap
 
 SKETCHES = ("columns", "gaussian", "subspace")
 
@@ -33,13 +33,12 @@ class Nystrom(Curvature):
         self._tail = tail
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
-        """See :meth:`Curvature.statistics`."""
         return {"sketch": (shape.dim, shape.rank), "trace": ()}
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
-        """See :meth:`Curvature.initial`; the first probes of ``"subspace"`` are this basis."""
         size = (len(seeds), shape.groups, shape.dim, shape.rank)
         if self._sketch == "subspace" and shape.rank < shape.dim:
+            # The first probes are this basis.
             basis = torch.stack([_gaussian(shape, seed) for seed in seeds])
         else:
             basis = torch.zeros(size, dtype=torch.float64)
@@ -48,11 +47,10 @@ class Nystrom(Curvature):
         return {"basis": basis, "root": root, "shift": none, "residual": none.clone()}
 
     def restarts(self, shape: Shape) -> bool:
-        """See :meth:`Curvature.restarts`; the exact covariance has no probes to depend on."""
+        # The exact covariance depends on no probes.
         return shape.rank < shape.dim
 
     def probes(self, shape: Shape, factors: Tensors, seeds: Sequence[int]) -> Tensor:
-        """See :meth:`Curvature.probes`."""
         basis = factors["basis"]
         if shape.rank == shape.dim:
             return super().probes(shape, factors, seeds)
@@ -65,13 +63,10 @@ class Nystrom(Curvature):
         return drawn.to(basis.device, non_blocking=True)
 
     def measure(self, linear_map: LinearMap, probes: Tensor, offset: int = 0) -> Tensors:
-        """See :meth:`Curvature.measure`."""
-        del offset
         sketch = linear_map.sketch(probes) if probes.numel() else linear_map.covariance()
         return {"sketch": sketch, "trace": linear_map.squared_norm()}
 
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:
-        """See :meth:`Curvature.refresh`."""
         sketch = statistics["sketch"]
         dim, rank = sketch.shape[-2:]
         if rank == dim:
@@ -79,33 +74,33 @@ class Nystrom(Curvature):
             residual = torch.zeros_like(shift)
         else:
             basis, root, shift, succeeded = nystrom_factors(sketch, probes)
-            captured = root.square().sum((-2, -1)) - rank * shift
+            captured = _captured(root, shift)
             residual = (statistics["trace"] - captured).clamp(min=0) / (dim - rank)
         return {"basis": basis, "root": root, "shift": shift, "residual": residual}, succeeded
 
-    def action(self, factors: Tensors, damping: float, known: Tensor) -> Tensors:
-        """See :meth:`Curvature.action`."""
+    def mean_eigenvalue(self, factors: Tensors, dim: int) -> Tensor:
+        missed = factors["residual"] * (dim - factors["root"].shape[-1])
+        return (_captured(factors["root"], factors["shift"]) + missed).clamp(min=0) / dim
+
+    def action(self, factors: Tensors, damping: Damping, ready: Tensor) -> Tensors:
         basis, residual = factors["basis"], factors["residual"]
         core = damped_core(factors["root"], factors["shift"], damping)
         rest = (residual * self._tail + damping).reciprocal()
         if basis.shape[-1] == basis.shape[-2]:
             # The basis spans everything; a zero here spares a cancellation.
             rest = torch.zeros_like(rest)
-        known = known.view(-1, 1)
-        rest = torch.where(known, rest, 1)
+        rest = torch.where(ready.view(-1, 1), rest, 1)
         core.diagonal(dim1=-2, dim2=-1).sub_(rest.unsqueeze(-1))
-        left = torch.where(lift(known, core), basis.to(core.dtype) @ core, 0)
+        left = torch.where(lift(ready, core), basis.to(core.dtype) @ core, 0)
         left = left.to(basis.dtype).mT.contiguous().mT
         return {"left": left, "right": basis, "rest": rest}
 
     def precondition(
         self, weight: Tensor, bias: Tensor | None, action: Tensors
     ) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`Curvature.precondition`."""
         return apply_low_rank(weight, action["left"], action["right"], action["rest"], bias)
 
     def summary(self, factors: Tensors) -> Tensors:
-        """See :meth:`Curvature.summary`."""
         residual, (dim, rank) = factors["residual"], factors["basis"].shape[-2:]
         squares = torch.linalg.svdvals(factors["root"].double()).square().flip(-1)
         eigenvalues = (squares - factors["shift"].unsqueeze(-1)).clamp(min=0).to(residual.dtype)
@@ -119,20 +114,23 @@ class Nystrom(Curvature):
         }
 
 
+def _captured(root: Tensor, shift: Tensor) -> Tensor:
+    """Trace of the approximation, ``R R^T - shift I``."""
+    return root.square().sum((-2, -1)) - root.shape[-1] * shift
+
+
 def _columns(shape: Shape, seed: int) -> Tensor:
     """Draw distinct columns of the identity, ``(groups, dim, rank)``."""
     scores = torch.rand(shape.groups, shape.dim, generator=seeded(seed), dtype=torch.float64)
     chosen = scores.argsort(-1)[:, : shape.rank].unsqueeze(1)
-    return torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64).scatter_(
-        1, chosen, 1
-    )
+    probes = torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64)
+    return probes.scatter_(1, chosen, 1)
 
 
 def _gaussian(shape: Shape, seed: int) -> Tensor:
     """Draw from N(0, 1/d) and orthonormalise, ``(groups, dim, rank)``."""
     size = (shape.groups, shape.dim, shape.rank)
+    drawn = torch.randn(size, generator=seeded(seed), dtype=torch.float64)
     # The approximation depends on the range alone; orthonormal probes keep it well conditioned.
-    basis: Tensor = torch.linalg.qr(
-        torch.randn(size, generator=seeded(seed), dtype=torch.float64)
-    ).Q
+    basis: Tensor = torch.linalg.qr(drawn).Q
     return basis

@@ -9,7 +9,6 @@ from nysact.experiments.report.command import report
 from nysact.experiments.run.command import train
 from nysact.experiments.sweeps.reproduce_command import reproduce
 from nysact.experiments.sweeps.sweep_command import sweep
-from nysact.experiments.theory.command import theory
 
 app = typer.Typer(
     help="Experiments with the NysAct optimizer.",
@@ -26,7 +25,6 @@ app.command("recipes")(recipes)
 app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("sweep")(sweep)
-app.command("theory")(theory)
 
 
 @app.callback()

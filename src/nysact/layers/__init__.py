@@ -2,8 +2,8 @@
 
 from nysact.layers import attention, convolution, linear  # noqa: F401, each registers itself
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
+from nysact.layers.linear_map import Convolution, ConvolutionMap, DenseMap, LinearMap
 from nysact.layers.registry import find_adapters, register
-from nysact.linear_map import Convolution, ConvolutionMap, DenseMap, LinearMap
 
 __all__ = [
     "Call",

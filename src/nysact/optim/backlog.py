@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from nysact.linear_map import LinearMap
+from nysact.layers.linear_map import LinearMap
 
 if TYPE_CHECKING:
     from nysact.optim.observed import Observed

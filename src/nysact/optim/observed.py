@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nysact.curvature import Curvature, Tensors
-from nysact.linear_map import LinearMap
+from nysact.layers.linear_map import LinearMap
 from nysact.optim.backlog import Backlog
 from nysact.optim.layer import Layer
 from nysact.optim.totals import Totals

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nysact.experiments.data.augment import Erasing, FlipAndCrop, InTurn
+from nysact.experiments.data.augment import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share
 
@@ -13,7 +13,7 @@ def generator() -> torch.Generator:
 @pytest.mark.parametrize("erase_with", ["zero", "noise"])
 def test_erasing_fills_a_rectangle_of_some_images(erase_with):
     images = torch.full((400, 2, 16, 16), 9.0)
-    erasing = Erasing(0.25, erase_with)
+    erasing = Augmentation(erasing=0.25, erase_with=erase_with)
     state = torch.get_rng_state()
     found = erasing.apply(images, erasing.draw(400, generator()))
     assert torch.equal(torch.get_rng_state(), state), "the global stream was drawn from"
@@ -34,7 +34,7 @@ def test_erasing_fills_a_rectangle_of_some_images(erase_with):
 
 def test_what_is_erased_does_not_depend_on_the_other_images():
     images = torch.randn(20, 1, 8, 8)
-    erasing = Erasing(0.5, "noise")
+    erasing = Augmentation(erasing=0.5, erase_with="noise")
     drawn = erasing.draw(20, generator())
     whole = erasing.apply(images, drawn)
     part = erasing.apply(images[1::2], {name: rows[1::2] for name, rows in drawn.items()})
@@ -43,13 +43,13 @@ def test_what_is_erased_does_not_depend_on_the_other_images():
 
 def test_erasing_leaves_what_else_is_drawn_as_it_was():
     images = ImageSet(torch.randn(40, 1, 8, 8), torch.arange(40))
-    crop = FlipAndCrop(flip=True, crop=2)
 
-    def first(*parts):
-        return next(DeviceLoader(images, 8, 0, InTurn([crop, *parts]), Share()).epoch(0))
+    def first(erasing):
+        augmentation = Augmentation(flip=True, crop=2, erasing=erasing)
+        return next(DeviceLoader(images, 8, 0, augmentation, Share()).epoch(0))
 
-    plain, labels = first()
-    erased, same = first(Erasing(1.0, "zero"))
+    plain, labels = first(0.0)
+    erased, same = first(1.0)
     assert torch.equal(labels, same)
     assert not torch.equal(plain, erased)
     assert torch.equal(plain[erased != 0], erased[erased != 0])

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from nysact.experiments.data.augment import flipped
 from nysact.experiments.data.digits import load_digits
-from nysact.experiments.data.images import Data, ImageSet, batches, flipped, standardised
+from nysact.experiments.data.images import Data, ImageSet, batches, standardised
 from nysact.experiments.errors import ExperimentError
 
 

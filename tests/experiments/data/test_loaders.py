@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from nysact.experiments.data.augment import FlipAndCrop, cropped
+from nysact.experiments.data.augment import Augmentation, cropped
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import (
     DeviceBatches,
@@ -38,7 +38,7 @@ class Noisy(Dataset):
 def on_device(
     n: int = 20, size: int = 4, seed: int = 0, share: Share = WHOLE, repeats: int = 1
 ) -> DeviceLoader:
-    augmentation = FlipAndCrop(flip=True, crop=1, black=(-1.0,))
+    augmentation = Augmentation(flip=True, crop=1, black=(-1.0,))
     return DeviceLoader(numbered(n), size, seed, augmentation, share, repeats)
 
 
@@ -142,15 +142,14 @@ def test_augmented_images_are_parts_of_the_framed_original_or_its_mirror_image()
 
 def test_crop_fills_each_channel_with_its_own_black():
     images = torch.ones(1, 2, 2, 2)
-    black = torch.tensor([-1.0, -2.0]).view(1, 2, 1, 1)
-    found = cropped(images, torch.tensor([[0, 0]]), frame=1, black=black)
+    found = cropped(images, torch.tensor([[0, 0]]), frame=1, black=(-1.0, -2.0))
     assert found[0, 0].tolist() == [[-1, -1], [-1, 1]]
     assert found[0, 1].tolist() == [[-2, -2], [-2, 1]]
 
 
 def test_without_augmentation_images_are_as_they_were():
     data = numbered(8)
-    loader = DeviceLoader(data, 4, 0, FlipAndCrop(flip=False, crop=0), Share())
+    loader = DeviceLoader(data, 4, 0, Augmentation(), Share())
     for images, labels in loader.epoch(0):
         assert torch.equal(images, data.images[labels])
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from nysact.experiments.data.augment import FlipAndCrop
+from nysact.experiments.data.augment import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share, StandardLoader
 from nysact.experiments.data.mixing import MixingLoader
@@ -26,7 +26,7 @@ def standard(share: Share, repeats: int) -> StandardLoader:
 
 def on_device(share: Share, repeats: int) -> DeviceLoader:
     images = ImageSet(LABELS.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4), LABELS)
-    return DeviceLoader(images, BATCH, 0, FlipAndCrop(flip=False, crop=0), share, repeats)
+    return DeviceLoader(images, BATCH, 0, Augmentation(), share, repeats)
 
 
 @pytest.fixture(params=[standard, on_device], ids=["standard", "device"])

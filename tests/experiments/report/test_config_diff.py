@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from nysact.experiments.recipes import load
+from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.report.sections import sections_of
 from nysact.experiments.run.store import load_runs
 
@@ -34,7 +34,7 @@ def change(path, name, edit):
 def test_a_run_with_other_settings_than_the_recipes_says_so_and_has_no_number_of_the_paper(
     tmp_path, recipe, changed
 ):
-    write_config(tmp_path / "runs", recipe.runs([3], [changed])[0])
+    write_config(tmp_path / "runs", find_runs(recipe, seeds=[3], overrides=[changed])[0])
     found = table(tmp_path / "runs", recipe)
     assert list(found.frame) == [f"short ({changed})"]
     assert cells(found, "SGD")[f"short ({changed})"].paper == ""
@@ -42,7 +42,8 @@ def test_a_run_with_other_settings_than_the_recipes_says_so_and_has_no_number_of
 
 def test_an_optimizer_with_other_options_than_the_recipes_has_a_row_of_its_own(tmp_path, recipe):
     write_config(tmp_path / "runs", recipe.runs([3])[0])
-    write_config(tmp_path / "runs", recipe.runs([3], ["optimizer.options.lr=0.3"])[0])
+    changed = find_runs(recipe, seeds=[3], overrides=["optimizer.options.lr=0.3"])
+    write_config(tmp_path / "runs", changed[0])
     found = table(tmp_path / "runs", recipe)
     assert list(found.frame) == ["short"]
     papers = {row: cells(found, row)["short"].paper for row in found.frame.index}
@@ -74,7 +75,7 @@ def test_optimizers_that_were_not_trained_alike_share_no_column(tmp_path):
 
 
 def test_a_run_as_the_recipe_means_it_has_the_papers_number(tmp_path, recipe):
-    config = recipe.runs([3], ["data.folder=/elsewhere"])[0]
+    config = find_runs(recipe, seeds=[3], overrides=["data.folder=/elsewhere"])[0]
     path = write_config(tmp_path / "runs", config)
     # An earlier version had no such settings: what is not there has its default.
     change(path, "config.json", lambda v: [v.pop(k) for k in ("precision", "record", "schedule")])

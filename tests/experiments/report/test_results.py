@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nysact.experiments.metrics import metric_of
-from nysact.experiments.recipes import Recipe, load
+from nysact.experiments.recipes import Recipe, find_runs, load
 from nysact.experiments.recipes.recipe_file import RecipeFile
 from nysact.experiments.report.table import Cell, note_of, text_of
 from nysact.experiments.report.tables import metric_table
@@ -105,7 +105,7 @@ def test_a_cell_with_fewer_seeds_than_the_recipe_has_is_not_complete(tmp_path):
     recipe = own_recipe(tmp_path / "mine.toml", [0, 1, 2])
     for config in recipe.runs([0, 1]):
         write_config(tmp_path / "runs", config)
-    write_config(tmp_path / "runs", recipe.runs([7], ["epochs=5"])[0])
+    write_config(tmp_path / "runs", find_runs(recipe, seeds=[7], overrides=["epochs=5"])[0])
 
     def note(seeds=None):
         return accuracy(results_of(tmp_path / "runs", recipe, seeds), "SGD", "short").note

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from nysact.experiments import baselines
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.models import build_model, find_model, loss_function
+from nysact.experiments.losses import cross_entropy
+from nysact.experiments.models import build_model, find_model
 from nysact.experiments.randomness import seeded_model
 
 PRECISIONS = ("fp32", "bf16")
@@ -171,4 +172,4 @@ class Training:
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         with self.workload.autocast():
-            return loss_function(outputs, targets)
+            return cross_entropy()(outputs, targets)

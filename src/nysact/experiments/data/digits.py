@@ -6,22 +6,19 @@ from nysact.experiments.data.images import Data, ImageSet, standardised
 
 
 def load_digits() -> Data:
-    """Load the digits, split once and for all into 1,000 for training and 797 for test.
-
-    Returns:
-        The data; each class has the same share in both sets.
-    """
+    """Load the digits in a fixed, stratified split: 1,000 for training and 797 for test."""
     # Imported here: it takes more than a second, and only this data needs it.
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
 
     digits = datasets.load_digits()
-    images = torch.from_numpy(digits.images).float().unsqueeze(1)
-    labels = torch.from_numpy(digits.target).long()
-    train, test = train_test_split(
-        range(len(labels)), test_size=797, stratify=digits.target, random_state=0
+    whole = ImageSet(
+        torch.from_numpy(digits.images).float().unsqueeze(1),
+        torch.from_numpy(digits.target).long(),
     )
-    whole = ImageSet(images, labels)
+    train, test = train_test_split(
+        range(len(whole)), test_size=797, stratify=digits.target, random_state=0
+    )
     return standardised(
         whole.subset(torch.tensor(train)), whole.subset(torch.tensor(test)), flip=False, white=16.0
     )

@@ -1,20 +1,21 @@
 """Fashion-MNIST: 70,000 images of clothes, 28x28 pixels in grey, of 10 classes."""
 
+import gzip
+import hashlib
 import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from nysact.experiments.data.idx import read_idx
 from nysact.experiments.data.images import Data, ImageSet, standardised
 from nysact.experiments.errors import ExperimentError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-CLASSES = 10
-SIDE = 28
-# Zero pixels on each side: the ResNets' three stages want a side that halves twice.
-PADDING = 2
-# The SHA-256 checksums of what is in the files; as gzip they differ from one source to another.
+# SHA-256 of the decompressed content; as gzip the files differ from one source to another.
 CHECKSUMS = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -22,76 +23,44 @@ CHECKSUMS = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 FILES = tuple(CHECKSUMS)
+# IDX headers: four bytes, and four for each dimension.
+IMAGES_HEADER, LABELS_HEADER = 16, 8
 
 
 def load_fashion_mnist(folder: Path | None = None) -> Data:
-    """Load Fashion-MNIST, padded to 32x32.
-
-    It is looked for in the folder given, else in the folder of the Debian package
-    dataset-fashion-mnist, else torchvision downloads it into the user's cache.
-
-    Args:
-        folder: A folder with the four IDX files, plain or ``.gz``, or one in which torchvision
-            has stored them (``FashionMNIST/raw``). If given, nothing else is tried.
-
-    Returns:
-        The data.
-
-    Raises:
-        ExperimentError: If the files are nowhere to be had or are not what they should be.
-    """
-    if folder is not None:
-        files = files_in(folder)
-        if files is None:
-            raise ExperimentError(
-                f"--folder {folder}: expected the files {', '.join(FILES)} (plain or .gz) in it "
-                "or in FashionMNIST/raw under it; leave --folder out to let them be found"
-            )
+    """Load Fashion-MNIST, padded to 32x32, from a folder or the first place that has it."""
+    if folder is None:
+        files = files_in(DEBIAN_FOLDER) or files_in(cache_folder()) or downloaded(cache_folder())
     else:
-        files = files_in(DEBIAN_FOLDER) or downloaded(cache_folder())
-    train_images, train_labels, test_images, test_labels = files
-    return standardised(
-        read_image_set(train_images, train_labels),
-        read_image_set(test_images, test_labels),
-        flip=True,
-    )
+        files = files_in(folder) or missing(folder)
+    return standardised(image_set(files[:2]), image_set(files[2:]), flip=True)
 
 
 def files_in(folder: Path) -> list[Path] | None:
-    """Find the four files in a folder, plain or compressed, or in torchvision's layout.
-
-    Args:
-        folder: Where to look.
-
-    Returns:
-        The files in the order of ``FILES``, or ``None`` unless all four are there.
-    """
+    """Find the files, in the order of ``FILES``; ``None`` unless all four are there."""
     for place in (folder, folder / "FashionMNIST" / "raw"):
-        candidates = [(place / name, place / f"{name}.gz") for name in FILES]
-        found = [path for pair in candidates for path in pair if path.is_file()]
-        if all(any(path in found for path in pair) for pair in candidates):
-            return [next(path for path in pair if path in found) for pair in candidates]
+        pairs = [(place / name, place / f"{name}.gz") for name in FILES]
+        found = [next((path for path in pair if path.is_file()), None) for pair in pairs]
+        if None not in found:
+            return [path for path in found if path is not None]
     return None
+
+
+def missing(folder: Path) -> list[Path]:
+    """Say which files a folder should have."""
+    raise ExperimentError(
+        f"{folder}: expected the files {', '.join(FILES)} (plain or .gz) in it or in "
+        "FashionMNIST/raw under it; leave the folder out to let them be found"
+    )
 
 
 def cache_folder() -> Path:
     """Name the folder for downloads, by the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nysact"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nysact"
 
 
 def downloaded(folder: Path) -> list[Path]:
-    """Let torchvision download the files into a folder, unless they are there already.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The four files in the order of ``FILES``.
-
-    Raises:
-        ExperimentError: If that fails; the message says what else can be done.
-    """
+    """Let torchvision download the files into a folder."""
     try:
         # Imported here: only a download needs it.
         from torchvision.datasets import FashionMNIST
@@ -102,48 +71,33 @@ def downloaded(folder: Path) -> list[Path]:
         raise ExperimentError(
             f"Fashion-MNIST is not in {DEBIAN_FOLDER}, and its download failed ({reason}). "
             "Do one of these: apt-get install dataset-fashion-mnist (Debian, Ubuntu); "
-            "--folder PATH of a folder with its four IDX files; "
+            "set data.folder to a folder with its four IDX files; "
             "or try again with torchvision installed and a working network."
         ) from error
-    files = files_in(folder)
-    if files is None:
-        raise ExperimentError(f"{folder}: torchvision's download left no {', '.join(FILES)}")
-    return files
+    return files_in(folder) or missing(folder)
 
 
-def read_image_set(images_path: Path, labels_path: Path) -> ImageSet:
-    """Read images and their labels, and check that they belong together.
+def image_set(files: Sequence[Path]) -> ImageSet:
+    """Read a file of images and one of labels; each image gets two black pixels on each side."""
+    images, labels = (read(path) for path in files)
+    pixels = images[IMAGES_HEADER:].view(-1, 1, 28, 28).float() / 255
+    # The ResNets' three stages need a side that halves twice.
+    return ImageSet(F.pad(pixels, (2, 2, 2, 2)), labels[LABELS_HEADER:].long())
 
-    Args:
-        images_path: The IDX file of the images.
-        labels_path: The IDX file of the labels.
 
-    Returns:
-        The images, padded, as floats from 0 to 1, with their labels.
-
-    Raises:
-        ExperimentError: If the files are not what they should be.
-    """
-    images = read_idx(images_path, dimensions=3, sha256=CHECKSUMS[name_of(images_path)])
-    labels = read_idx(labels_path, dimensions=1, sha256=CHECKSUMS[name_of(labels_path)])
-    if images.shape[1:] != (SIDE, SIDE):
+def read(path: Path) -> Tensor:
+    """Read a file's bytes, decompressed, whose checksum vouches for format and size."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (EOFError, OSError, zlib.error) as error:
+        raise ExperimentError(f"{path}: cannot be read ({error}); download it again") from error
+    expected = CHECKSUMS[path.name.removesuffix(".gz")]
+    found = hashlib.sha256(content).hexdigest()
+    if expected not in (None, found):
         raise ExperimentError(
-            f"{images_path}: images of {images.shape[1]}x{images.shape[2]} pixels, "
-            f"expected {SIDE}x{SIDE}"
+            f"{path}: the SHA-256 checksum of its content is {found}, expected {expected}; it is "
+            "damaged or another file: download it again"
         )
-    if len(images) != len(labels) or len(labels) == 0:
-        raise ExperimentError(
-            f"{labels_path}: {len(labels)} labels for the {len(images)} images in {images_path}, "
-            "expected one for each, and at least one"
-        )
-    if labels.max() >= CLASSES:
-        raise ExperimentError(
-            f"{labels_path}: label {int(labels.max())}, expected 0 to {CLASSES - 1}"
-        )
-    padded = F.pad(images, (PADDING, PADDING, PADDING, PADDING))
-    return ImageSet(padded.unsqueeze(1).float() / 255, labels.long())
-
-
-def name_of(path: Path) -> str:
-    """Give the name that a file has among :data:`CHECKSUMS`."""
-    return path.name.removesuffix(".gz")
+    # The bytes are copied because a tensor must own memory that can be written.
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

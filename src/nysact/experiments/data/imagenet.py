@@ -21,53 +21,36 @@ STD = (0.229, 0.224, 0.225)
 
 
 def picture_sets(data: FolderData, classes: int) -> tuple[Any, Any]:
-    """Find the pictures for training and for test.
-
-    Args:
-        data: Where they are and how they are augmented.
-        classes: How many classes there are to be.
-
-    Returns:
-        Two data sets of torchvision, whose samples are an image and its class number.
-
-    Raises:
-        ExperimentError: If there is no folder, or not the same classes in both.
-    """
+    """Open the pictures for training and for test as torchvision's data sets."""
     if data.folder is None:
         raise ExperimentError(
             "data.folder is not set: ImageNet cannot be downloaded; name the folder that holds "
             "train and val, with a folder of pictures for each class"
         )
     root = Path(data.folder)
-    sets = (
-        pictures(root / "train", training_transform(data)),
-        pictures(root / "val", centre_transform(data)),
-    )
-    if sets[0].classes != sets[1].classes:
-        odd = sorted(set(sets[0].classes) ^ set(sets[1].classes))
+    train = pictures(root / "train", training_transform(data))
+    test = pictures(root / "val", centre_transform(data))
+    check_classes(root, train.classes, test.classes, classes)
+    return train, test
+
+
+def check_classes(root: Path, train: list[str], test: list[str], expected: int) -> None:
+    """Make sure that both sets have the classes of the model."""
+    if train != test:
+        odd = sorted(set(train) ^ set(test))
         raise ExperimentError(
-            f"{root}: train has {len(sets[0].classes)} classes and val {len(sets[1].classes)}, "
-            f"and {odd[0]} is in one of them only; expected the same in both"
+            f"{root}: train has {len(train)} classes and val {len(test)}, and {odd[0]} is in one "
+            "of them only; expected the same in both"
         )
-    if len(sets[0].classes) != classes:
-        found = len(sets[0].classes)
+    if len(train) != expected:
         raise ExperimentError(
-            f"{root}: {found} classes, but model.options.classes is {classes}: complete the "
-            f"folder, or set model.options.classes={found}"
+            f"{root}: {len(train)} classes, but model.options.classes is {expected}: complete the "
+            f"folder, or set model.options.classes={len(train)}"
         )
-    return sets
 
 
 def without_validation(train: Any, data: FolderData) -> tuple[Any, Any]:
-    """Hold out a part of the training pictures, always the same ones.
-
-    Args:
-        train: The training pictures.
-        data: How many to hold out, and how they are read.
-
-    Returns:
-        The others, and those held out, which are read as test pictures are; ``None`` if none is.
-    """
+    """Hold out a fixed part of the training pictures, read as test pictures are; or ``None``."""
     if not data.validation_size:
         return train, None
     rest, held_out = held_out_of(len(train), data.validation_size)
@@ -77,18 +60,7 @@ def without_validation(train: Any, data: FolderData) -> tuple[Any, Any]:
 
 
 def pictures(folder: Path, transform: Callable[[Any], Tensor]) -> Any:
-    """Make a data set of a folder.
-
-    Args:
-        folder: The folder, with a folder for each class.
-        transform: Makes a tensor of a picture.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ExperimentError: If there is no such folder, or a class without pictures.
-    """
+    """Open a folder that has a folder for each class."""
     from torchvision.datasets import ImageFolder
 
     if not folder.is_dir():
@@ -100,17 +72,7 @@ def pictures(folder: Path, transform: Callable[[Any], Tensor]) -> Any:
 
 
 def read_picture(path: str) -> Any:
-    """Read a picture.
-
-    Args:
-        path: Its file.
-
-    Returns:
-        A picture of PIL in RGB.
-
-    Raises:
-        ExperimentError: If it is none, or is cut short.
-    """
+    """Read a file as a PIL picture in RGB."""
     from PIL import Image
 
     try:
@@ -118,7 +80,7 @@ def read_picture(path: str) -> Any:
             return Image.open(file).convert("RGB")
     except OSError as error:
         raise ExperimentError(
-            f"{path}: not a whole picture ({error}); it is cut short or damaged: get it anew"
+            f"{path}: not a whole picture ({error}); it is cut short or damaged: copy it again"
         ) from error
 
 
@@ -141,18 +103,16 @@ def training_transform(data: FolderData) -> Callable[[Any], Tensor]:
 
 
 def centre_transform(data: FolderData) -> Callable[[Any], Tensor]:
-    """Make what is done to a test picture: its centre is cut out."""
+    """Make the transform of a test picture: resize, and cut out the centre."""
     from torchvision.transforms import InterpolationMode, v2
 
-    interpolation = InterpolationMode(data.interpolation)
-    resize = v2.Resize(data.test_resize, interpolation=interpolation)
-    return v2.Compose(  # type: ignore[no-any-return]
-        [resize, v2.CenterCrop(data.test_resolution), *as_tensor()]
-    )
+    resize = v2.Resize(data.test_resize, interpolation=InterpolationMode(data.interpolation))
+    steps = [resize, v2.CenterCrop(data.test_resolution), *as_tensor()]
+    return v2.Compose(steps)  # type: ignore[no-any-return]
 
 
 def as_tensor() -> list[Any]:
-    """Make a standardised tensor of a picture, in three steps."""
+    """Make the steps from a picture to a standardised tensor."""
     from torchvision.transforms import v2
 
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]

@@ -1,8 +1,8 @@
 """Batches for training and for tests, each determined by seed, epoch and number alone.
 
 A loader keeps no state: the batches of an epoch, and the augmentation of each sample, follow from
-the seed and the epoch, on whatever device, with whatever number of processes that read. So a run
-that was stopped goes on with the very batch that it would have seen.
+the seed and the epoch, on any device, with any number of reading processes. So a resumed run
+continues with the very batch that it would have seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import seeded, stream
 
 Batch = tuple[Tensor, Tensor]
+Key = tuple[int, int]  # the index of a sample, and the seed of its augmentation
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Share:
         return batch[self.index :: self.count]
 
 
+class Batches(Protocol):
+    """Gives the test batches, each sample once, in the same order each time."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
 class Loader(Protocol):
     """Gives the training batches."""
 
@@ -40,67 +47,47 @@ class Loader(Protocol):
         """Count the batches of an epoch."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Go through an epoch from one of its batches on."""
+        """Give this process's share of each batch of an epoch, from batch ``start`` on."""
 
 
-class Batches(Protocol):
-    """Gives the test batches, each sample once, in the same order each time."""
+class ShuffledLoader:
+    """What training loaders share: whole batches of a random order.
 
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
-def whole_batches(samples: int, batch_size: int, share: Share) -> int:
-    """Count the whole batches of an epoch; what is left over is left out of it.
-
-    Args:
-        samples: Size of the training set.
-        batch_size: Samples a batch, over all processes.
-        share: Which process this is.
-
-    Returns:
-        The number of batches.
-
-    Raises:
-        ExperimentError: If there is none, or batches cannot be shared evenly.
+    A batch is shared by all processes. With ``repeats`` an epoch shows each sample so often in a
+    row, and only so many fewer different ones. Samples that fill no batch are left out.
     """
-    if batch_size > samples:
-        raise ExperimentError(
-            f"batch_size={batch_size}: the training set has {samples} samples; choose a smaller "
-            "batch or more data"
-        )
-    if batch_size % share.count:
-        raise ExperimentError(
-            f"batch_size={batch_size}: expected a multiple of the {share.count} processes"
-        )
-    return samples // batch_size
+
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, share: Share, repeats: int = 1
+    ) -> None:
+        if batch_size > samples:
+            raise ExperimentError(
+                f"batch_size={batch_size}: the training set has {samples} samples; choose a "
+                "smaller batch or more data"
+            )
+        if batch_size % share.count:
+            raise ExperimentError(
+                f"batch_size={batch_size}: expected a multiple of the {share.count} processes"
+            )
+        self.samples, self.batch_size, self.repeats = samples, batch_size, repeats
+        self.seed, self.share = seed, share
+
+    def __len__(self) -> int:
+        return self.samples // self.batch_size
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Draw the samples of an epoch, in order."""
+        order = torch.randperm(self.samples, generator=generator)
+        return order.repeat_interleave(self.repeats)[: self.samples]
+
+    def slices(self, start: int) -> Iterator[slice]:
+        """Give the places, in the order, of this process's share of each batch."""
+        for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            yield slice(first + self.share.index, first + self.batch_size, self.share.count)
 
 
-def random_order(samples: int, repeats: int, generator: torch.Generator) -> Tensor:
-    """Draw the order of an epoch.
-
-    Args:
-        samples: Size of the training set, and of the epoch.
-        repeats: How often it shows each of its samples, one after the other.
-        generator: The source of randomness.
-
-    Returns:
-        Indices of samples.
-    """
-    order = torch.randperm(samples, generator=generator)
-    return order.repeat_interleave(repeats)[:samples]
-
-
-class DeviceLoader:
-    """Batches of images that lie on the device whole.
-
-    Args:
-        images: The training set, on the device.
-        batch_size: Samples a batch, over all processes.
-        seed: Seed of order and augmentation.
-        augmentation: What is done to the images at random.
-        share: Which process this is.
-        repeats: How often an epoch shows each of its samples, as in :class:`StandardLoader`.
-    """
+class DeviceLoader(ShuffledLoader):
+    """Batches of images that are kept on the device."""
 
     def __init__(
         self,
@@ -111,53 +98,26 @@ class DeviceLoader:
         share: Share,
         repeats: int = 1,
     ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.seed = seed
-        self.augmentation = augmentation
-        self.share = share
-        self.repeats = repeats
-        self.batches = whole_batches(len(images), batch_size, share)
-
-    def __len__(self) -> int:
-        return self.batches
+        super().__init__(len(images), batch_size, seed, share, repeats)
+        self.images, self.augmentation = images, augmentation
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Go through an epoch from one of its batches on.
-
-        Args:
-            number: The epoch, from 0.
-            start: The first batch, from 0.
-
-        Yields:
-            This process's share of each batch: images and labels.
-        """
+        """Give images and labels of each batch, from batch ``start`` on."""
         generator = stream(self.seed, "order", number)
-        order = random_order(len(self.images), self.repeats, generator)
-        drawn = self.augmentation.draw(len(self.images), generator)
-        for batch in range(start, self.batches):
-            first = batch * self.batch_size
-            part = slice(first + self.share.index, first + self.batch_size, self.share.count)
+        order = self.order(generator)
+        drawn = self.augmentation.draw(self.samples, generator)
+        for part in self.slices(start):
             chosen = order[part].to(self.images.labels.device)
-            images = self.augmentation.apply(
-                self.images.images[chosen], {name: rows[part] for name, rows in drawn.items()}
-            )
+            rows = {name: values[part] for name, values in drawn.items()}
+            images = self.augmentation.apply(self.images.images[chosen], rows)
             yield images, self.images.labels[chosen]
 
 
 class DeviceBatches:
-    """Test batches of tensors that lie on the device whole.
-
-    Args:
-        inputs: All inputs.
-        targets: All targets.
-        batch_size: Samples a batch.
-        share: Which process this is.
-    """
+    """Test batches of tensors that are kept on the device."""
 
     def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, share: Share) -> None:
-        self.inputs = share.of(inputs)
-        self.targets = share.of(targets)
+        self.inputs, self.targets = share.of(inputs), share.of(targets)
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
@@ -165,36 +125,8 @@ class DeviceBatches:
         return zip(inputs, targets, strict=True)
 
 
-class Seeded(Dataset[Any]):
-    """Reads a sample with the global random streams seeded for it.
-
-    Args:
-        dataset: The data set, whose transforms may draw random numbers.
-    """
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, seed = key
-        with seeded(seed):
-            return self.dataset[index]
-
-
-class StandardLoader:
-    """Batches of a data set that is read as it is needed, by torch's ``DataLoader``.
-
-    Args:
-        dataset: Gives an input and a target for each index.
-        samples: Its size.
-        batch_size: Samples a batch, over all processes.
-        seed: Seed of order and augmentation.
-        device: Where batches go.
-        share: Which process this is.
-        workers: Processes that read, 0 for none but this one.
-        repeats: How often an epoch shows each of its samples, one after the other; an epoch of
-            as many samples then has only so many fewer different ones.
-    """
+class StandardLoader(ShuffledLoader):
+    """Batches of a data set that is read as it is needed, by ``workers`` further processes."""
 
     def __init__(
         self,
@@ -207,62 +139,21 @@ class StandardLoader:
         workers: int = 0,
         repeats: int = 1,
     ) -> None:
-        self.dataset = Seeded(dataset)
-        self.samples = samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.share = share
-        self.workers = workers
-        self.repeats = repeats
-        self.batches = whole_batches(samples, batch_size, share)
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def keys(self, number: int) -> list[tuple[int, int]]:
-        """Give the samples of an epoch in order, each with the seed of its augmentation.
-
-        Args:
-            number: The epoch, from 0.
-
-        Returns:
-            Pairs of index and seed.
-        """
-        generator = stream(self.seed, "order", number)
-        order = random_order(self.samples, self.repeats, generator)
-        seeds = torch.randint(2**62, (self.samples,), generator=generator)
-        return list(zip(order.tolist(), seeds.tolist(), strict=True))
+        super().__init__(samples, batch_size, seed, share, repeats)
+        self.dataset, self.device, self.workers = dataset, device, workers
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Go through an epoch from one of its batches on.
-
-        Args:
-            number: The epoch, from 0.
-            start: The first batch, from 0.
-
-        Yields:
-            This process's share of each batch: inputs and targets.
-        """
-        keys, size = self.keys(number), self.batch_size
-        parts = [
-            self.share.of(keys[batch * size : (batch + 1) * size])
-            for batch in range(start, self.batches)
-        ]
-        yield from read(self.dataset, parts, self.device, self.workers)
+        """Give inputs and targets of each batch, from batch ``start`` on."""
+        generator = stream(self.seed, "order", number)
+        order = self.order(generator).tolist()
+        seeds = torch.randint(2**62, (self.samples,), generator=generator).tolist()
+        keys = list(zip(order, seeds, strict=True))
+        parts = [keys[part] for part in self.slices(start)]
+        return read(self.dataset, parts, self.device, self.workers)
 
 
 class StandardBatches:
-    """Test batches of a data set that is read as it is needed.
-
-    Args:
-        dataset: Gives an input and a target for each index.
-        samples: Its size.
-        batch_size: Samples a batch.
-        device: Where batches go.
-        share: Which process this is.
-        workers: Processes that read, 0 for none but this one.
-    """
+    """Test batches of a data set that is read as it is needed."""
 
     def __init__(
         self,
@@ -273,44 +164,41 @@ class StandardBatches:
         share: Share,
         workers: int = 0,
     ) -> None:
-        self.dataset = Seeded(dataset)
+        self.dataset, self.device, self.workers = dataset, device, workers
         keys = share.of([(index, 0) for index in range(samples)])
         self.parts = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
-        self.device = device
-        self.workers = workers
 
     def __iter__(self) -> Iterator[Batch]:
         return read(self.dataset, self.parts, self.device, self.workers)
 
 
+class Seeded(Dataset[Any]):
+    """Reads a sample with the global random streams, from which transforms draw, seeded for it."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Key) -> Any:
+        index, seed = key
+        with seeded(seed):
+            return self.dataset[index]
+
+
 def read(
-    dataset: Seeded, parts: Sequence[Sequence[tuple[int, int]]], device: torch.device, workers: int
+    dataset: Dataset[Any], parts: Sequence[Sequence[Key]], device: torch.device, workers: int
 ) -> Iterator[Batch]:
-    """Read batches of samples.
-
-    Args:
-        dataset: The data set.
-        parts: The keys of the samples of each batch.
-        device: Where batches go.
-        workers: Processes that read, 0 for none but this one.
-
-    Yields:
-        Inputs and targets of each batch.
-
-    Raises:
-        ExperimentError: If a sample cannot be read.
-    """
+    """Read batches of samples, given the keys of each."""
     loader = DataLoader(
-        dataset,
+        Seeded(dataset),
         batch_sampler=parts,  # type: ignore[arg-type]
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        # Of its own, lest the loader draw from the global stream when it starts.
+        # Its own, lest the loader draw from the global stream when it starts.
         generator=torch.Generator().manual_seed(0),
     )
     try:
         for inputs, targets in loader:
             yield inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
     except ExperimentError as error:
-        # Out of another process it comes with that one's traceback before it.
+        # From another process it arrives with that one's traceback before it.
         raise ExperimentError(str(error).rpartition("ExperimentError: ")[2].strip()) from error

@@ -11,22 +11,11 @@ from nysact.experiments.randomness import mixed, seeded
 
 
 class MixingLoader:
-    """Mixes the pictures of each batch, by mixup or by CutMix.
+    """Mixes the pictures of each batch, by mixup or by CutMix, each with its parameter alpha.
 
-    Each picture is mixed with the one that lies half a batch from it. Repeats of a picture lie side
+    Each picture is mixed with the one that lies half a batch away. Repeats of a picture lie side
     by side, so these are two pictures; and they are in the same process's share, so that a batch
-    comes out the same whatever the number of processes that share it.
-
-    Args:
-        loader: Gives the batches.
-        mixup: Parameter alpha of mixup, 0 for none.
-        cutmix: Parameter alpha of CutMix, 0 for none; with mixup, each gets half of the batches.
-        classes: Number of classes.
-        seed: Seed of the mixing.
-        share: Which process this is.
-
-    Raises:
-        ExperimentError: If a batch has no such pairs.
+    is the same whatever the number of processes that share it.
     """
 
     def __init__(
@@ -43,31 +32,20 @@ class MixingLoader:
         check_pairs(loader.batch_size, loader.repeats, share)
         kinds = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         self.mix = v2.RandomChoice([kind(alpha=alpha) for kind, alpha in kinds if alpha])
-        self.loader = loader
-        self.classes = classes
-        self.seed = seed
+        self.loader, self.classes, self.seed = loader, classes, seed
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Go through an epoch from one of its batches on.
-
-        Args:
-            number: The epoch, from 0.
-            start: The first batch, from 0.
-
-        Yields:
-            Pictures, and the share of each class in them.
-        """
+        """Give pictures and the share of each class in them, from batch ``start`` on."""
         for batch, (images, labels) in enumerate(self.loader.epoch(number, start), start):
-            # All processes draw the same: how a batch is mixed is no matter of who has which share.
+            # All processes draw the same, so that how a batch is mixed depends on none of them.
             with seeded(mixed(self.seed, "mix", number, batch)):
                 pair = self._mixed(images, labels)
             yield pair
 
     def _mixed(self, images: Tensor, labels: Tensor) -> Batch:
-        """Mix each picture with the one half a batch from it."""
         shares = F.one_hot(labels, self.classes).float()
         # torchvision mixes neighbours: of two samples, each with the other. Here these are the two
         # halves of the batch, each taken for a picture of many channels.
@@ -77,16 +55,7 @@ class MixingLoader:
 
 
 def check_pairs(batch_size: int, repeats: int, share: Share) -> None:
-    """Make sure that each picture of a batch has another to be mixed with.
-
-    Args:
-        batch_size: Samples a batch, over all processes.
-        repeats: How often a picture comes one after the other.
-        share: Which process this is.
-
-    Raises:
-        ExperimentError: If the halves of a share differ in size, or half a batch is not far enough.
-    """
+    """Make sure that each picture of a batch has another one to be mixed with."""
     if batch_size % (2 * share.count):
         raise ExperimentError(
             f"batch_size={batch_size}: mixup and CutMix pair the two halves of each process's "

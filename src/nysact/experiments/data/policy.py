@@ -10,21 +10,7 @@ from nysact.experiments.errors import ExperimentError
 def policy(
     name: str, interpolation: Literal["bilinear", "bicubic"], side: int, grey: Sequence[int]
 ) -> Any:
-    """Make an augmentation policy.
-
-    Args:
-        name: ``"trivial-augment"``, or a policy in timm's notation.
-        interpolation: How pictures are rotated, sheared and moved.
-        side: Side of the pictures, to which timm's translations are relative.
-        grey: The mean pixel, with which timm fills what comes in from outside; one number for each
-            channel.
-
-    Returns:
-        A function of a picture of PIL.
-
-    Raises:
-        ExperimentError: If timm does not know it.
-    """
+    """Make ``"trivial-augment"`` or a policy in timm's notation, a function of a PIL picture."""
     # Imported here: only a policy needs them.
     from PIL import Image
     from torchvision.transforms import InterpolationMode, v2
@@ -33,7 +19,8 @@ def policy(
         return v2.TrivialAugmentWide(interpolation=InterpolationMode(interpolation))
     from timm.data.auto_augment import rand_augment_transform
 
-    # Without an interpolation timm draws one for each picture.
+    # Translations are relative to the side, the mean pixel fills new area, and without an
+    # interpolation timm draws one for each picture.
     settings = {
         "translate_const": int(0.45 * side),
         "img_mean": tuple(grey) if len(grey) > 1 else grey[0],

@@ -13,12 +13,7 @@ from nysact.experiments.data.policy import policy
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """The training images, each augmented anew whenever it is read.
-
-    Args:
-        images: The images, on the CPU.
-        data: How they are augmented.
-    """
+    """The training images, each augmented whenever it is read."""
 
     def __init__(self, images: Data, data: ImageData) -> None:
         self.images = images.train
@@ -32,18 +27,10 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
 
 class OnPixels:
-    """Applies a policy, which reads pictures of PIL, to standardised tensors.
-
-    Args:
-        change: The policy.
-        black: Value of a black pixel, for each channel.
-        white: Value of a pixel of full brightness, likewise.
-    """
+    """Applies a policy, which reads PIL pictures, to standardised tensors."""
 
     def __init__(self, change: Any, black: Tensor, white: Tensor) -> None:
-        self.change = change
-        self.black = black
-        self.range = white - black
+        self.change, self.black, self.range = change, black, white - black
 
     def __call__(self, image: Tensor) -> Tensor:
         """Change an image (channels, h, w)."""
@@ -56,32 +43,29 @@ class OnPixels:
 
 
 def transform_of(images: Data, data: ImageData) -> Any:
-    """Make the augmentation of a training image.
-
-    Args:
-        images: The images.
-        data: How they are augmented.
-
-    Returns:
-        A function of a standardised image.
-    """
+    """Make the augmentation of a training image by torchvision and timm."""
     from torchvision.transforms import v2
 
-    channels, _, side = images.train.images.shape[1:]
     steps: list[Any] = []
     if data.crop:
+        side = images.train.images.shape[-1]
         steps.append(v2.RandomCrop(side, padding=data.crop, fill=list(images.black)))
     if data.flip:
         steps.append(v2.RandomHorizontalFlip())
     if data.augmentation is not None:
-        black, white = (
-            torch.tensor(pixel).expand(channels).view(-1, 1, 1)
-            for pixel in (images.black, images.white)
-        )
-        # The mean pixel is 0 of what is standardised.
-        grey = (-black / (white - black) * 255).round().int().flatten().tolist()
-        change = policy(data.augmentation, data.interpolation, side, grey)
-        steps.append(OnPixels(change, black, white))
+        steps.append(policy_on_pixels(images, data, data.augmentation))
     if data.random_erasing:
         steps.append(eraser(data.random_erasing, data.erase_with))
     return v2.Compose(steps or [v2.Identity()])
+
+
+def policy_on_pixels(images: Data, data: ImageData, name: str) -> OnPixels:
+    """Make the augmentation policy of a name for standardised images."""
+    channels, _, side = images.train.images.shape[1:]
+    black, white = (
+        torch.tensor(pixel).expand(channels).view(-1, 1, 1)
+        for pixel in (images.black, images.white)
+    )
+    # The mean pixel of standardised images is 0.
+    grey = (-black / (white - black) * 255).round().int().flatten().tolist()
+    return OnPixels(policy(name, data.interpolation, side, grey), black, white)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.config.data import Augmented, FolderData, ImageData, TextData
-from nysact.experiments.data.augment import Augmentation, Erasing, FlipAndCrop, InTurn
+from nysact.experiments.data.augment import Augmentation
 from nysact.experiments.data.cifar import load_cifar
 from nysact.experiments.data.digits import load_digits
 from nysact.experiments.data.fashion_mnist import load_fashion_mnist
@@ -140,10 +140,10 @@ def image_loader(
         return StandardLoader(
             dataset, len(dataset), size, seed, device, share, data.workers, data.repeats
         )
-    parts: list[Augmentation] = [FlipAndCrop(data.flip, data.crop, images.black)]
-    if data.random_erasing:
-        parts.append(Erasing(data.random_erasing, data.erase_with))
-    return DeviceLoader(images.train.to(device), size, seed, InTurn(parts), share, data.repeats)
+    augmentation = Augmentation(
+        data.flip, data.crop, images.black, data.random_erasing, data.erase_with
+    )
+    return DeviceLoader(images.train.to(device), size, seed, augmentation, share, data.repeats)
 
 
 def evaluation_batches(images: ImageSet, device: torch.device, share: Share) -> DeviceBatches:
