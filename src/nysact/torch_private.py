@@ -10,7 +10,7 @@ import gc
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,10 +18,6 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo as disable_dynamo  # torch.optim marks its steps with it
 from torch._guards import detect_fake_mode  # the only test for a tensor of an export or a trace
 from torch.distributed.algorithms.join import Join
-
-# The public classes have no public base that covers one, two and three dimensions.
-from torch.nn.modules.conv import _ConvNd as ConvNd
-from torch.nn.modules.conv import _ConvTransposeNd as ConvTransposeNd
 from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
@@ -29,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WRAPPER_NAMES",
-    "ConvNd",
-    "ConvTransposeNd",
     "active_ddp",
     "backward_id",
     "backward_retains_graph",
@@ -44,9 +38,7 @@ __all__ = [
     "in_transform",
     "is_data_parallel_replica",
     "is_fake",
-    "output_padding",
     "own_parameters",
-    "padding_widths",
     "uncompiled",
 ]
 
@@ -67,27 +59,6 @@ def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
 def is_data_parallel_replica(module: nn.Module) -> bool:
     """Whether nn.DataParallel made this module; it marks its copies in no public way."""
     return getattr(module, "_is_replica", False)
-
-
-def padding_widths(module: ConvNd) -> Sequence[int]:
-    """Widths that F.pad takes for the padding modes other than zeros, as the forward pads."""
-    return cast("Sequence[int]", module._reversed_padding_repeated_twice)
-
-
-def output_padding(
-    module: ConvTransposeNd, inputs: Tensor, output_size: list[int] | None
-) -> tuple[int, ...]:
-    """Output padding of one call of a transposed convolution; depends on its output_size."""
-    padding = module._output_padding(
-        inputs,
-        output_size,
-        module.stride,  # type: ignore[arg-type]
-        module.padding,  # type: ignore[arg-type]
-        module.kernel_size,  # type: ignore[arg-type]
-        len(module.kernel_size),
-        module.dilation,  # type: ignore[arg-type]
-    )
-    return tuple(padding)
 
 
 # --- what a forward or backward runs in ------------------------------------------------------
