@@ -1,7 +1,5 @@
 """NysAct's relatives: other curvatures on the same engine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Unpack
 

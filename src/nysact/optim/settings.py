@@ -1,14 +1,12 @@
 """Every option of the optimizers: its type, default, rule and documentation in one place."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict
 
 from torch import Tensor
 
@@ -143,7 +141,7 @@ class EngineOptions(TypedDict, total=False):
         ),
     ]
     process_group: Annotated[
-        Group | Literal[False] | None,
+        "Group | Literal[False] | None",
         Option(
             None,
             lambda v: True,
@@ -282,8 +280,7 @@ _PRECONDITION = _flag(True, "Whether layers of the group are preconditioned.")
 
 def options_of(typed_dict: Any, defaults: Mapping[str, Any]) -> dict[str, Option]:
     """The options that a typed dict names, some with another default."""
-    hints = get_type_hints(typed_dict, include_extras=True)
-    found = {name: hint.__metadata__[0] for name, hint in hints.items()}
+    found = {name: hint.__metadata__[0] for name, hint in typed_dict.__annotations__.items()}
     return {
         name: Option(**{**vars(option), "default": defaults.get(name, option.default)})
         for name, option in found.items()
