@@ -97,10 +97,12 @@ def _remove(*lists: Handles) -> None:
             handle.remove()
 
 
+@disable_dynamo
 def _before_accumulation(layer: Layer, gradient: Tensor) -> None:
     layer.pending.receive(reset=layer.weight.grad is None)
 
 
+@disable_dynamo
 def _after_accumulation(layer: Layer, weight: Tensor) -> None:
     # fully_shard accumulates the gradients of several backward passes before it reduces them.
     layer.pending.set_aside(every_pass=layer.is_sharded)

@@ -29,10 +29,10 @@ from nysact.optim.groups import name_group, named_groups, names_of
 from nysact.optim.settings import (
     Option,
     check_group,
-    check_names,
     documentation_of,
     options_of,
     signature_of,
+    unknown_name,
 )
 from nysact.torch_private import disable_dynamo
 from nysact.updates import MOMENTUM
@@ -76,7 +76,9 @@ class PreconditionedOptimizer(Optimizer):
 
     def __init__(self, model: nn.Module, params: Any = None, **options: Any) -> None:
         wrapped, model = model, unwrap(model)
-        check_names(options, self._options, f"option of {type(self).__name__}:")
+        unknown = unknown_name(options, self._options)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no option {unknown}")
         values = {name: options.get(name, each.default) for name, each in self._options.items()}
         for name, option in self._options.items():
             option.check(name, values[name])

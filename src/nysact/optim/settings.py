@@ -272,7 +272,7 @@ class LossOptions(TypedDict, total=False):
 
 # What torch, its schedulers and other libraries keep in parameter groups.
 _FOREIGN = {
-    *("params", "param_names", "step", "name", "lr_scale", "precondition"),
+    *("params", "param_names", "step", "name", "lr_scale", "precondition", "differentiable"),
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"),
 }
 _PRECONDITION = _flag(True, "Whether layers of the group are preconditioned.")
@@ -306,18 +306,21 @@ def documentation_of(options: Mapping[str, Option]) -> str:
     return "".join(f"\n    {name}: {option.doc}" for name, option in options.items())
 
 
-def check_names(names: Collection[str], known: Collection[str], what: str) -> None:
-    """Raise for a name that isn't known, with the nearest one that is."""
+def unknown_name(names: Collection[str], known: Collection[str]) -> str | None:
+    """The first name that isn't known and the nearest one that is, in words."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f", expected one of {sorted(known)}"
-            raise ValueError(f"unknown {what} {name!r}{hint}")
+            return f"{name!r}{hint}"
+    return None
 
 
 def check_group(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     """Check the options of a parameter group that is completed with the defaults."""
-    check_names(group.keys() - _FOREIGN, options.keys(), "parameter group option")
+    unknown = unknown_name(group.keys() - _FOREIGN, options.keys())
+    if unknown:
+        raise ValueError(f"unknown parameter group option {unknown}")
     for name, option in {**options, "precondition": _PRECONDITION}.items():
         if option.grouped:
             option.check(name, group[name])
