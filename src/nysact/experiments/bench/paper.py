@@ -57,7 +57,7 @@ RATIOS: Mapping[str, Mapping[str, Ratio]] = {
         "nysact-columns": Ratio(1.03, 1.00),
     },
 }
-# Of which line of the paper an optimizer is a version.
+# The line of the paper that a variant of NysAct stands beside.
 SAME_AS: Mapping[str, str] = {
     "nysact": "nysact-columns",
     "released-columns": "nysact-columns",
@@ -66,14 +66,5 @@ SAME_AS: Mapping[str, str] = {
 
 
 def reported(model: str, optimizer: str) -> Ratio | None:
-    """Look up what the paper reports.
-
-    Args:
-        model: Name of the model.
-        optimizer: Name of the optimizer; versions of NysAct that the paper doesn't have stand
-            beside the one of its that they are nearest to.
-
-    Returns:
-        The ratios, or ``None`` if it has no such line.
-    """
+    """Look up what the paper reports; this library's NysAct stands beside its nearest variant."""
     return RATIOS.get(model, {}).get(SAME_AS.get(optimizer, optimizer))
