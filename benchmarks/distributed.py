@@ -31,7 +31,7 @@ from torch.optim import SGD, Optimizer
 
 from nysact import FOOF, NysAct
 from nysact.distributed import local
-from nysact.experiments.bench.communication import SCHEMES, Network, Traffic, weights_of
+from communication import SCHEMES, Network, Traffic, weights_of
 from nysact.experiments.models import MODELS, build_model, lenet5
 from report import markdown, write_json
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nysact.experiments.metrics import metric_of
-from nysact.experiments.recipes import Recipe, load
+from nysact.experiments.recipes import Recipe, find_runs, load
 from nysact.experiments.recipes.recipe_file import RecipeFile
 from nysact.experiments.report.results import Sample, best, collect, final
 from nysact.experiments.run.failure import failure_of
@@ -94,7 +94,7 @@ def test_a_cell_with_fewer_seeds_than_the_recipe_has_is_not_complete(tmp_path):
     recipe = own_recipe(tmp_path / "mine.toml", [0, 1, 2])
     for config in recipe.runs([0, 1]):
         write_config(tmp_path / "runs", config)
-    write_config(tmp_path / "runs", recipe.runs([7], ["epochs=5"])[0])
+    write_config(tmp_path / "runs", find_runs(recipe, seeds=[7], overrides=["epochs=5"])[0])
     runs = load_runs(tmp_path / "runs")
 
     def note(recipe=None, seeds=None):

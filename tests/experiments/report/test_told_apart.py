@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nysact.experiments.metrics import metric_of
-from nysact.experiments.recipes import load
+from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.results import collect, final
 from nysact.experiments.run.store import load_runs
@@ -37,14 +37,14 @@ def change(path, name, edit):
 def test_a_run_with_other_settings_than_the_recipes_says_so_and_has_no_number_of_the_paper(
     tmp_path, recipe, changed
 ):
-    write_config(tmp_path / "runs", recipe.runs([3], [changed])[0])
+    write_config(tmp_path / "runs", find_runs(recipe, seeds=[3], overrides=[changed])[0])
     found = table(tmp_path / "runs", recipe)
     assert list(found.headings[1:]) == [f"short ({changed})"]
     assert cells(found, "SGD")[f"short ({changed})"].paper == ""
 
 
 def test_a_run_as_the_recipe_means_it_has_the_papers_number(tmp_path, recipe):
-    config = recipe.runs([3], ["data.folder=/elsewhere"])[0]
+    config = find_runs(recipe, seeds=[3], overrides=["data.folder=/elsewhere"])[0]
     path = write_config(tmp_path / "runs", config)
     # An earlier version had no such settings: what is not there has its default.
     change(path, "config.json", lambda v: [v.pop(k) for k in ("precision", "record", "schedule")])

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import typer
+from typer import Argument, Option
 
 from nysact.experiments.error_message import errors_shown
 from nysact.experiments.errors import ExperimentError
@@ -15,68 +15,58 @@ from nysact.experiments.errors import ExperimentError
 # Rounds before the estimate of the time: one with statistics and refresh, two without.
 TRIAL = 3
 
+BY_MODEL = "by model"
+
+T = TypeVar("T")
+
+Texts = list[str] | None
+Number = int | None
 Device = Annotated[
-    str | None, typer.Option(help="Where to train.", show_default="an accelerator, else cpu")
+    str | None, Option(help="Where to train.", show_default="an accelerator, else cpu")
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads on the CPU.", show_default="torch's")
-]
+Threads = Annotated[Number, Option(min=1, help="Threads on the CPU.", show_default="torch's")]
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """What ``nysact bench`` measures."""
 
-    models: Annotated[
-        list[str] | None, typer.Argument(help="Models by name.", show_default="resnet32")
-    ] = None
+    models: Annotated[Texts, Argument(help="Models by name.", show_default="resnet32")] = None
     optimizers: Annotated[
-        str, typer.Option(help="Optimizers by name, separated by commas; SGD is always included.")
+        str, Option(help="Optimizers by name, separated by commas; SGD is always included.")
     ] = "nysact,foof,kfac,eva"
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of one optimizer, such as nysact.rank=50."),
+        Texts, Option("--set", help="A setting of one optimizer, such as nysact.rank=50.")
     ] = None
-    rank: Annotated[int | None, typer.Option(min=1, help="Of every optimizer with one.")] = None
+    rank: Annotated[Number, Option(min=1, help="Of every optimizer with one.")] = None
     cov_interval: Annotated[
-        int | None, typer.Option(min=1, help="Steps between statistics, of every optimizer.")
+        Number, Option(min=1, help="Steps between statistics, of every optimizer.")
     ] = None
     inv_interval: Annotated[
-        int | None, typer.Option(min=1, help="Steps between refreshes, of every optimizer.")
+        Number, Option(min=1, help="Steps between refreshes, of every optimizer.")
     ] = None
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples a batch.", show_default="by model")
-    ] = None
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels on a side.", show_default="by model")
-    ] = None
-    option: Annotated[
-        list[str] | None, typer.Option(help="An option of the model, such as classes=100.")
-    ] = None
+    batch_size: Annotated[Number, Option(min=1, help="Samples.", show_default=BY_MODEL)] = None
+    image_size: Annotated[Number, Option(min=1, help="Pixels.", show_default=BY_MODEL)] = None
+    option: Annotated[Texts, Option(help="An option of the model, such as classes=100.")] = None
     device: Device = None
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32"
-    channels_last: Annotated[bool, typer.Option(help="Memory format of the model.")] = False
+    precision: Annotated[str, Option(help="fp32, or bf16 for autocast.")] = "fp32"
+    channels_last: Annotated[bool, Option(help="Memory format of the model.")] = False
     cycles: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cycles of costly steps timed.", show_default="by model"),
+        Number, Option(min=1, help="Cycles of costly steps timed.", show_default=BY_MODEL)
     ] = None
-    warm_up: Annotated[int, typer.Option(help="Steps before, left out.")] = 10
+    warm_up: Annotated[int, Option(help="Steps before, left out.")] = 10
     clock: Annotated[
-        str, typer.Option(help="auto (events on a GPU, else wall), events, wall, or cpu time.")
+        str, Option(help="auto (events on a GPU, else wall), events, wall, or cpu time.")
     ] = "auto"
     threads: Threads = None
-    cudnn_benchmark: Annotated[
-        bool, typer.Option(help="Let cuDNN try which of its kernels is fastest.")
-    ] = False
-    split: Annotated[bool, typer.Option(help="Measure the phases of a step too.")] = True
-    memory: Annotated[bool, typer.Option(help="Measure memory too.")] = True
-    seed: Annotated[int, typer.Option(help="Of the weights and the batch.")] = 0
-    json_file: Annotated[
-        Path, typer.Option("--json", help="File for all figures and step times.")
-    ] = Path("runs/bench.json")
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", help="File for the tables.")
-    ] = None
+    cudnn_benchmark: Annotated[bool, Option(help="Let cuDNN find its fastest kernels.")] = False
+    split: Annotated[bool, Option(help="Measure the phases of a step too.")] = True
+    memory: Annotated[bool, Option(help="Measure memory too.")] = True
+    seed: Annotated[int, Option(help="Of the weights and the batch.")] = 0
+    json_file: Annotated[Path, Option("--json", help="All figures and step times.")] = Path(
+        "runs/bench.json"
+    )
+    markdown_file: Annotated[Path | None, Option("--markdown", help="The tables.")] = None
 
     def __post_init__(self) -> None:
         if self.warm_up < TRIAL:
@@ -102,25 +92,19 @@ class BenchOptions:
 class ScalingOptions:
     """What ``nysact growth`` measures."""
 
-    dims: Annotated[
-        str, typer.Option(help="Numbers of inputs of the layer, separated by commas.")
-    ] = "64,128,256,512,1024,2048,4096,8192,16384"
-    rank: Annotated[int, typer.Option(min=1, help="Rank while the inputs grow.")] = 10
-    ranks: Annotated[str, typer.Option(help="Ranks, separated by commas.")] = "5,10,20,50,100,200"
-    dim: Annotated[int, typer.Option(min=1, help="Inputs while the rank grows.")] = 1024
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 512
-    outputs: Annotated[int, typer.Option(min=1, help="Outputs of the layer.")] = 256
-    most_seconds: Annotated[
-        float, typer.Option(help="An optimizer stops where a step could take longer.")
-    ] = 20.0
-    most_gib: Annotated[
-        float, typer.Option(help="And where it could take more memory, in GiB.")
-    ] = 4.0
+    dims: Annotated[str, Option(help="Inputs of the layer, separated by commas.")] = (
+        "64,128,256,512,1024,2048,4096,8192,16384"
+    )
+    rank: Annotated[int, Option(min=1, help="Rank while the inputs grow.")] = 10
+    ranks: Annotated[str, Option(help="Ranks, separated by commas.")] = "5,10,20,50,100,200"
+    dim: Annotated[int, Option(min=1, help="Inputs while the rank grows.")] = 1024
+    rows: Annotated[int, Option(min=1, help="Rows of a batch.")] = 512
+    outputs: Annotated[int, Option(min=1, help="Outputs of the layer.")] = 256
+    most_seconds: Annotated[float, Option(help="Stop where a step could take longer.")] = 20.0
+    most_gib: Annotated[float, Option(help="Stop where it could take more GiB.")] = 4.0
     device: Device = None
     threads: Threads = None
-    output: Annotated[
-        Path, typer.Option(help="Folder for growth.json, growth.md and the figures.")
-    ] = Path("runs")
+    output: Annotated[Path, Option(help="Folder for tables, figures, growth.json.")] = Path("runs")
 
     def __post_init__(self) -> None:
         if self.rank >= self.dim_list[0]:
@@ -157,7 +141,7 @@ def ascending(text: str, option: str) -> list[int]:
     return numbers
 
 
-def as_command[T](options: Callable[..., T], run: Callable[[T], None]) -> Callable[..., None]:
+def as_command(options: Callable[..., T], run: Callable[[T], None]) -> Callable[..., None]:
     """Make a typer command that has the fields of a dataclass for its options."""
 
     def command(**given: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nysact.experiments.bench.figures import Figures
 from nysact.experiments.bench.measure import ModelResult, Result
-from nysact.experiments.bench.paper import RATIOS, TABLES, reported
+from nysact.experiments.bench.paper import COLUMNS, lines, reported
 from nysact.experiments.bench.phases import PHASES
 from nysact.experiments.bench.schedule import KINDS, Kind
 from nysact.experiments.formatting import duration, markdown
@@ -60,7 +60,7 @@ def times(of: Result) -> Row:
 
 def kinds(of: Result) -> Row:
     """Lay out the ratios of each kind of step of one optimizer."""
-    cells = {kind: kind_cell(of.figures, kind) for kind in KINDS}
+    cells = {str(kind): kind_cell(of.figures, kind) for kind in KINDS}
     return {"ratio to SGD (quartiles), number": of.candidate.title, **cells}
 
 
@@ -118,35 +118,33 @@ def losses(model: ModelResult) -> str:
 
 def paper_table(models: Sequence[ModelResult]) -> str:
     """Lay out the paper's ratios beside ours, nothing if it has none of these models."""
-    rows = []
-    for model in models:
-        name = model.workload.model
-        measured = {of.candidate.name: of for of in model.results[1:]}
-        # The paper's own lines first, then what stands beside one of them.
-        rows += [
-            paper_row(name, optimizer, theirs, measured.get(optimizer), model.results[0])
-            for optimizer in dict.fromkeys([*ROWS, *measured])
-            if (theirs := reported(name, optimizer)) and (optimizer in PAPERS or optimizer in measured)
-        ]
+    rows = [row for model in models for row in paper_rows(model)]
     return "### Beside the paper's tables 3 and 6\n\n" + table(rows) if rows else ""
 
 
-def paper_row(model: str, optimizer: str, result: Result | None, reference: Result) -> Row:
-    """Write one line of the comparison with the paper."""
-    theirs = reported(model, optimizer)
-    assert theirs is not None
-    title, time, memory = optimizer, NOTHING, NOTHING
-    if result is not None:
-        title, time = result.candidate.title, f"{result.figures.composed:.2f}"
-        if result.memory is not None and reference.memory is not None:
-            memory = ratio(result.memory.allocated, reference.memory.allocated)
-    return {
-        "relative to SGD": f"{model} ({TABLES[model]}), {title}",
-        "time, paper": f"{theirs.time:.2f}",
-        "time, here": time,
-        "memory, paper": f"{theirs.memory:.2f}",
-        "memory, here": memory,
-    }
+def paper_rows(model: ModelResult) -> list[Row]:
+    """Compare one model: the paper's own lines first, then what stands beside one of them."""
+    name, (reference, *others) = model.workload.model, model.results
+    measured = {of.candidate.name: of for of in others}
+    found = {of: reported(name, of) for of in [*lines(name), *measured]}
+    return [
+        {
+            "relative to SGD": f"{name} (table {COLUMNS[name][0]}), {title}",
+            "time, paper": f"{theirs.time:.2f}",
+            "time, here": f"{of.figures.composed:.2f}" if of else NOTHING,
+            "memory, paper": f"{theirs.memory:.2f}",
+            "memory, here": ratio(peak_of(of), peak_of(reference)),
+        }
+        for optimizer, theirs in found.items()
+        for of in [measured.get(optimizer)]
+        for title in [of.candidate.title if of else optimizer]
+        if theirs
+    ]
+
+
+def peak_of(result: Result | None) -> int | None:
+    """Return the peak of memory, if it was measured."""
+    return result.memory.allocated if result and result.memory else None
 
 
 def milliseconds(seconds: float) -> str:

@@ -12,7 +12,8 @@ from torch.profiler import record_function
 
 from nysact.experiments import baselines
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.models import build_model, find_model, loss_function
+from nysact.experiments.losses import cross_entropy
+from nysact.experiments.models import build_model, find_model
 from nysact.experiments.randomness import seeded_model
 
 PRECISIONS = ("fp32", "bf16")
@@ -142,7 +143,7 @@ class Training:
     @record_function(EVALUATE)
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         with self.workload.autocast():
-            return loss_function(outputs, targets)
+            return cross_entropy()(outputs, targets)
 
     @record_function(EVALUATE)
     def _backward(self, loss: Tensor) -> None:

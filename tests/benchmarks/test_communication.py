@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nysact import NysAct
-from nysact.experiments.bench.communication import (
+from benchmarks.communication import (
     NETWORKS,
     SCHEMES,
     Network,
