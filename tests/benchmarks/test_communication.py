@@ -4,8 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-
-from nysact import NysAct
 from benchmarks.communication import (
     NETWORKS,
     SCHEMES,
@@ -14,6 +12,8 @@ from benchmarks.communication import (
     table,
     weights_of,
 )
+
+from nysact import NysAct
 
 
 def real_models():
