@@ -1,4 +1,4 @@
-"""When statistics are captured, when factors are refreshed, and how gradients are preconditioned."""
+"""When statistics are captured and factors refreshed, and how gradients use them."""
 
 from nysact.engine.discovery import Discovery, clean_name, unwrap
 from nysact.engine.engine import Engine

@@ -84,10 +84,11 @@ class Capture:
             return
         for layer in layers:
             if layer.weight.requires_grad:
-                accumulated = layer.weight.register_post_accumulate_grad_hook
+                before = partial(_before_accumulation, layer)
+                after = partial(_after_accumulation, layer)
                 self._gradient_handles += [
-                    layer.weight.register_hook(partial(_before_accumulation, layer)),
-                    accumulated(partial(_after_accumulation, layer)),
+                    layer.weight.register_hook(before),
+                    layer.weight.register_post_accumulate_grad_hook(after),
                 ]
 
 

@@ -61,7 +61,7 @@ class Layer:
         return is_sharded(self.weight)
 
     def gradients(self, dtype: torch.dtype, *, bias: bool) -> tuple[Tensor, Tensor | None]:
-        """The local gradient of the weight, (groups, out, fan_in), and of the bias, (groups, out)."""
+        """Local gradients of the weight, (groups, out, fan_in), and the bias, (groups, out)."""
         weight = self.shard.to_matrix(self.adapter, local_gradient(self.weight)).to(dtype)
         if not bias or self.bias is None:
             return weight, None

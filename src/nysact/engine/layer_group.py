@@ -212,7 +212,7 @@ class LayerGroup:
         return self.curvature.refresh(means, self.batch.probes[layers])
 
     def refresh(self, due: Sequence[bool], computed: tuple[Tensors, Tensor] | None = None) -> None:
-        """Take new factors, or ``computed`` ones; a layer whose factorisation fails keeps its own."""
+        """Take new or ``computed`` factors; a layer whose factorisation fails keeps its own."""
         wanted = self._mask(due) & self.running.has_data()
         new, usable = self.factorise() if computed is None else computed
         tried = [d and layer.pending.has_calls for d, layer in zip(due, self.layers, strict=True)]

@@ -22,10 +22,8 @@ def pays(groups: Sequence[LayerGroup], processes: Processes) -> bool:
 
 
 def compute_and_exchange(groups: Sequence[LayerGroup], processes: Processes) -> list[Computed]:
-    """Factors of all layers and which can be used, each computed on one rank.
-
-    The rank that computed a factor takes the exchanged one too, so all have the same bits.
-    """
+    """Factors of all layers and which can be used, each computed on one rank."""
+    # The rank that computed a factor takes the exchanged one too: all have the same bits.
     costs, counts = [group.cost for group in groups], [len(group.layers) for group in groups]
     slices = rank_slices(costs, counts, processes.index, processes.count)
     computed = [_compute(group, part) for group, part in zip(groups, slices, strict=True)]

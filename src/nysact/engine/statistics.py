@@ -123,6 +123,8 @@ class BatchStatistics:
         self._expects_trace = True
         # Sums of another generation were taken with other probes, or lie on another device.
         self.generation = 0
+        self.sums: Tensors = {}
+        self._traced: Tensors = {}
         self.close()
 
     def open(self, running: RunningStatistics, probes: Tensor) -> None:
@@ -141,8 +143,7 @@ class BatchStatistics:
     def close(self) -> None:
         """Release what only a step with statistics needs."""
         self.is_open = False
-        self.sums: Tensors = {}
-        self._traced: Tensors = {}
+        self.sums, self._traced = {}, {}
         self.probes = self._rows = self._output_rows = self._samples = torch.empty(0)
 
     @property

@@ -13,7 +13,7 @@ from nysact.updates import MOMENTUM
 
 # With another value, the tensors of a checkpoint have another meaning.
 _FIXED = ("rank", "sketch", "precondition")
-Expected = Mapping[Tensor, Mapping[str, Tensor]]
+Expected = Mapping[Any, Mapping[str, Tensor]]
 
 
 def without_gaps(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,10 +28,8 @@ def without_gaps(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def match(
     state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], expected: Expected
 ) -> dict[Tensor, dict[str, Any]]:
-    """Parameter to saved state, or an error that names what does not fit.
-
-    ``expected`` has the tensors of each preconditioned weight.
-    """
+    """Parameter to saved state, or an error that names what does not fit."""
+    # expected: preconditioned weight to the tensors of its layer
     for key in ("state", "param_groups"):
         if key not in state_dict:
             raise KeyError(f"the state dict has no {key!r}: pass what optimizer.state_dict() gave")
@@ -108,7 +106,7 @@ def _check_state(
             )
         if is_sharded(value) and not is_sharded(param):
             raise ValueError(
-                f"{key!r} of {name!r} is sharded over processes in the state dict, {name!r} is not: "
+                f"{key!r} of {name!r} is sharded in the state dict, {name!r} is not: "
                 "save and load with torch.distributed.checkpoint, or take the state dict with "
                 "StateDictOptions(full_state_dict=True)"
             )

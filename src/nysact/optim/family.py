@@ -23,9 +23,7 @@ class FOOF(SGDOptimizer, options=SGDOptions):
     table 7.
     """
 
-    def __init__(
-        self, model: nn.Module, params: Any = None, **options: Unpack[SGDOptions]
-    ) -> None:
+    def __init__(self, model: nn.Module, params: Any = None, **options: Unpack[SGDOptions]) -> None:
         super().__init__(model, params, **options)
 
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:

@@ -362,4 +362,3 @@ def _call(method: weakref.WeakMethod[Callable[..., Curvature]], group: dict[str,
     bound = method()
     assert bound is not None
     return bound(group)
-

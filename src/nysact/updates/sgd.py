@@ -22,10 +22,9 @@ def momentum_buffers(param_groups: Iterable[Mapping[str, Any]], state: States) -
     for group in param_groups:
         for param in group["params"]:
             # A step leaves a state of each parameter, if only an empty one.
+            own = state[param] if param.requires_grad else {}
             if param.requires_grad and group["momentum"]:
-                state[param].setdefault(MOMENTUM, torch.zeros_like(param))
-            elif param.requires_grad:
-                state[param]  # noqa: B018, a defaultdict
+                own.setdefault(MOMENTUM, torch.zeros_like(param))
 
 
 def sgd_update(group: dict[str, Any], gradients: Mapping[Tensor, Tensor], state: States) -> None:
