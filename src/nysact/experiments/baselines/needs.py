@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-LossFunction = Callable[[Any, Tensor], Tensor]
+from nysact.experiments.losses import LossFunction
 
 
 class Needs(Enum):
@@ -16,7 +16,7 @@ class Needs(Enum):
 
     Attributes:
         GRADIENT: Gradients in ``param.grad``.
-        GRAPH: Gradients in ``param.grad`` that can be differentiated once more, as by
+        GRAPH: Gradients that can be differentiated once more, as by
             ``backward(create_graph=True)``.
         CLOSURE: A closure that evaluates the model on the batch, leaves gradients in
             ``param.grad`` and returns the loss; it may be called several times.
@@ -28,15 +28,7 @@ class Needs(Enum):
 
 
 def needs_of(optimizer: Optimizer) -> Needs:
-    """Tell what the next step of an optimizer needs.
-
-    Args:
-        optimizer: Any optimizer; its attribute ``needs``, where it has one, may change from step
-            to step.
-
-    Returns:
-        The attribute, or ``GRADIENT``.
-    """
+    """Read what the next step needs from the attribute ``needs``, which may change."""
     # accelerate's wrapper has the optimizer in an attribute.
     inner = getattr(optimizer, "optimizer", optimizer)
     needs = getattr(inner, "needs", Needs.GRADIENT)
@@ -88,15 +80,8 @@ def training_step(
 
 
 def keep_graph(loss: Tensor, optimizer: Optimizer) -> None:
-    """Set gradients that can be differentiated once more.
-
-    Does what ``loss.backward(create_graph=True)`` does, which warns of the reference cycle
-    between parameters and gradients that :func:`training_step` breaks.
-
-    Args:
-        loss: The loss.
-        optimizer: Whose parameters get gradients.
-    """
+    """Set gradients that can be differentiated once more."""
+    # backward(create_graph=True) warns of a reference cycle, which training_step breaks.
     params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     gradients = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
     for param, gradient in zip(params, gradients, strict=True):

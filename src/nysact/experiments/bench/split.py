@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from torch.optim import Optimizer
 
-from nysact.experiments.baselines.released import ReleasedNysAct
+from nysact.experiments.baselines.released import ReleasedOptimizer
 from nysact.experiments.bench.clock import Clock
 from nysact.experiments.bench.contender import Contender
 from nysact.experiments.bench.schedule import KINDS, Kind
@@ -51,9 +51,9 @@ PLACES: Sequence[tuple[type, str, str]] = (
     (LayerStack, "commit", "capture"),
     (LayerStack, "refresh", "refresh"),
     (Engine, "precondition", "apply"),
-    (ReleasedNysAct, "_observe", "capture"),
-    (ReleasedNysAct, "_invert", "refresh"),
-    (ReleasedNysAct, "_preconditioned", "apply"),
+    (ReleasedOptimizer, "_observe", "capture"),
+    (ReleasedOptimizer, "_invert", "refresh"),
+    (ReleasedOptimizer, "_preconditioned", "apply"),
 )
 
 
