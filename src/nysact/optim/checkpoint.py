@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nysact.distributed import is_spread, local
+from nysact.distributed import is_sharded, local
 from nysact.optim.layer import Layer
 
 MOMENTUM = "momentum_buffer"
@@ -126,7 +126,7 @@ def _check_state(
                 f"{key!r} of {name!r} has shape {tuple(compared.shape)} in the state dict and "
                 f"{allowed[key]} here: it was saved for another model or other settings"
             )
-        if is_spread(value) and not is_spread(param):
+        if is_sharded(value) and not is_sharded(param):
             raise ValueError(
                 f"{key!r} of {name!r} is spread over processes in the state dict, {name!r} is not: "
                 "save and load with torch.distributed.checkpoint, or take the state dict with "

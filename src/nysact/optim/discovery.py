@@ -9,14 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from torch._dynamo import OptimizedModule
 
-from nysact.distributed import Part, Processes, is_spread, part_of
+from nysact.distributed import Processes, is_sharded
+from nysact.engine.local_shard import LocalShard, local_shard
 from nysact.layers import Geometry, LayerAdapter, find_adapters
 from nysact.optim.layer import DATA_PARALLEL, Layer
-
-# What wrappers of the framework put into the names of the modules inside them.
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+from nysact.torch_private import WRAPPER_NAMES, uncompiled
 
 Modules = Sequence[tuple[str, nn.Module]]
 Adapters = Sequence[list[LayerAdapter] | str]
@@ -31,7 +29,7 @@ def clean_name(name: str) -> str:
     Returns:
         The name in the model that the user wrote.
     """
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    return ".".join(part for part in name.split(".") if part not in WRAPPER_NAMES)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -53,11 +51,12 @@ def unwrap(model: nn.Module) -> nn.Module:
         )
     if any(isinstance(module, nn.DataParallel) for module in model.modules()):
         raise TypeError(DATA_PARALLEL)
-    while isinstance(model, nn.parallel.DistributedDataParallel | OptimizedModule):
+    wrapped = None
+    while model is not wrapped:
+        wrapped = model
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        else:
-            model = model._orig_mod
+        model = uncompiled(model)
     return model
 
 
@@ -177,17 +176,17 @@ class Discovery:
         part = self._part(module, adapter)
         if isinstance(part, str):
             return part
-        if self._outputs and is_spread(weight):
+        if self._outputs and is_sharded(weight):
             return (
                 "its outputs are spread over processes, and this optimizer multiplies from their "
                 "side: use DistributedDataParallel, or NysAct or FOOF"
             )
         return None
 
-    def _part(self, module: nn.Module, adapter: LayerAdapter) -> Part | str:
+    def _part(self, module: nn.Module, adapter: LayerAdapter) -> LocalShard | str:
         weight = module._parameters[adapter.weight_name]
         assert weight is not None
-        return part_of(weight, adapter.geometry(module), adapter.output_dim, self._ranks)
+        return local_shard(weight, adapter.geometry(module), adapter.output_dim, self._ranks)
 
     def _warn_of_split_outputs(self) -> None:
         split = {name: why for name, why in self.skipped.items() if "shard_placement_fn" in why}
@@ -205,12 +204,12 @@ class Discovery:
         layer = next((layer for layer in self.layers.values() if layer.weight is weight), None)
         if layer is None:
             part = self._part(module, adapter)
-            assert isinstance(part, Part)
+            assert isinstance(part, LocalShard)
             geometry = adapter.geometry(module)
             layer = Layer(
                 names=[name],
                 adapter=adapter,
-                geometry=replace(geometry, in_features=part.geometry.in_features),
+                geometry=replace(geometry, in_features=part.in_features),
                 part=part,
                 weight=weight,
                 bias=self._bias(module, adapter),
@@ -240,8 +239,8 @@ class Discovery:
         """Whether the bias is spread over processes by the same rows as its weight."""
         weight, part = module._parameters[adapter.weight_name], self._part(module, adapter)
         assert weight is not None
-        assert isinstance(part, Part)
-        return part.goes_with(weight, bias)
+        assert isinstance(part, LocalShard)
+        return part.matches_bias(weight, bias)
 
 
 def _layer_name(name: str, adapter: LayerAdapter) -> str:

@@ -13,15 +13,14 @@ from nysact.curvature import Curvature, Shape
 from nysact.distributed import (
     Processes,
     Sum,
+    join_blocks,
     local,
-    of_blocks,
-    pays,
     placement_of,
-    refresh_together,
 )
 from nysact.optim.backlog import Backlog, uncast
 from nysact.optim.discovery import Discovery
 from nysact.optim.layer import CaptureHook, GradientHooks, Layer, OutputHook, settings_of
+from nysact.optim.shared_refresh import pays, refresh_together
 from nysact.optim.stack import LayerStack
 
 State = Mapping[Tensor, dict[str, Any]]
@@ -172,7 +171,7 @@ class Engine:
 
     def _start_reducing(self, stacks: Sequence[LayerStack]) -> Sum:
         """Begin to add up the statistics of all processes."""
-        place = self.processes.place
+        place = self.processes.index, self.processes.count
         terms = [t for s in stacks for t in s.totals.contribution(place, present=s.listening)]
         return self.processes.start_sum(terms)
 
@@ -280,11 +279,11 @@ class Engine:
     def _shown(self, layer: Layer) -> Mapping[str, Tensor]:
         """A layer's tensors, as parts of those that all blocks of its weight have together."""
         tensors = layer.stack.state(layer)
-        if layer.part.blocks is None:
+        if layer.part.block_dim is None:
             return tensors
         known, wrapped = self._wrapped.get(layer, (None, tensors))
         if known is not tensors:
-            wrapped = of_blocks(tensors, layer.weight, layer.part.blocks)
+            wrapped = join_blocks(tensors, layer.weight, layer.part.block_dim)
             self._wrapped[layer] = tensors, wrapped
         return wrapped
 

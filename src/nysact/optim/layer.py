@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from nysact.distributed import Part, is_spread, local, local_gradient, split_along
+from nysact.distributed import is_sharded, local, local_gradient, split_inputs
+from nysact.engine.local_shard import LocalShard
 from nysact.layers import Geometry, LayerAdapter
 from nysact.layers.adapter import Call
 from nysact.optim.backlog import LIMIT, uncast
+from nysact.torch_private import checkpoint_recomputes, in_transform, is_data_parallel_replica
 
 if TYPE_CHECKING:
     from nysact.optim.stack import LayerStack
@@ -62,7 +62,7 @@ class Layer:
     names: list[str]
     adapter: LayerAdapter
     geometry: Geometry
-    part: Part
+    part: LocalShard
     weight: nn.Parameter
     bias: nn.Parameter | None
     group: dict[str, Any]
@@ -112,12 +112,12 @@ class Layer:
             TypeError: If the module is a replica made by ``nn.DataParallel``.
             ValueError: If other processes have the same weight and other inputs, and share nothing.
         """
-        if getattr(module, "_is_replica", False):
+        if is_data_parallel_replica(module):
             raise TypeError(DATA_PARALLEL)
         self.called, self.bypassed = True, False
-        if not self.weight.requires_grad or _recomputed():
+        if not self.weight.requires_grad or checkpoint_recomputes():
             return
-        if self.reached and is_spread(self.weight) and self.weight.grad is None:
+        if self.reached and is_sharded(self.weight) and self.weight.grad is None:
             # No hook of the framework says that a spread gradient is about to arrive.
             self.stack.observed.discard(self)
         elif self.reached:
@@ -173,7 +173,7 @@ class Layer:
     def _check_spread(self, weight: Any, inputs: Sequence[Tensor]) -> None:
         """Refuse statistics that differ between processes with the same weight."""
         for tensor in inputs:
-            spread = split_along(tensor, weight, self.ranks)
+            spread = split_inputs(tensor, weight, self.ranks)
             if spread:
                 raise ValueError(
                     f"the inputs of layer {self.name!r} are spread over processes, as {spread}, "
@@ -249,26 +249,6 @@ def settings_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(group.get(name) for name in STRUCTURAL)
 
 
-def _recomputed() -> bool:
-    """Whether a checkpoint computes again a forward that was observed."""
-    # A reentrant one runs without gradients first: its second time is the first that is observed.
-    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
-        return False
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if module == "torch.utils.checkpoint" and frame.f_code.co_name == "recompute_fn":
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _transformed() -> bool:
-    """Whether the call is inside a transform of ``torch.func``, which may write nowhere else."""
-    compiling = torch.compiler.is_compiling()
-    return not compiling and torch._C._functorch.maybe_current_level() is not None
-
-
 class CaptureHook:
     """Forward pre-hook that lets a layer observe its inputs.
 
@@ -294,7 +274,7 @@ class CaptureHook:
         layer, adapter = self._layer, self._adapter
         if layer is None or adapter is None:
             return
-        if layer.stack.listening and torch.is_grad_enabled() and not _transformed():
+        if layer.stack.listening and torch.is_grad_enabled() and not in_transform():
             layer.observe(module, adapter, Call(args, kwargs))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CaptureHook:
@@ -328,7 +308,7 @@ class OutputHook(CaptureHook):
         layer, adapter = self._layer, self._adapter
         if layer is None or adapter is None or not layer.stack.listening:
             return
-        if torch.is_grad_enabled() and output.requires_grad and not _transformed():
+        if torch.is_grad_enabled() and output.requires_grad and not in_transform():
             samples = adapter.inputs(module, Call(args, kwargs))[0].shape[0]
             output.register_hook(partial(layer.observe_output, module, adapter, samples))
 
@@ -356,7 +336,7 @@ class GradientHooks:
             self._layer.stack.observed.discard_settled(self._layer)
 
     def _after(self, weight: Tensor) -> None:
-        if not is_spread(weight):
+        if not is_sharded(weight):
             # fully_shard calls from the stream that reduces gradients; what waits was copied on
             # that of the forward, and is worked off there.
             self._layer.stack.observed.backlog.work_off()

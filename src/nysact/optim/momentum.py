@@ -15,7 +15,7 @@ from nysact.optim.settings import check_kl_clip
 from nysact.optim.update import momentum_update, rate_of
 
 if TYPE_CHECKING:
-    from nysact.distributed.processes import Group
+    from nysact.distributed import Group
 
 
 class Options(TypedDict, total=False):

@@ -11,7 +11,7 @@ from nysact.curvature import Curvature, Nystrom
 from nysact.optim.momentum import MomentumOptimizer
 
 if TYPE_CHECKING:
-    from nysact.distributed.processes import Group
+    from nysact.distributed import Group
 
 
 class NysAct(MomentumOptimizer):

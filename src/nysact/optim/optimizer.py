@@ -7,23 +7,20 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
-from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from torch.optim import Optimizer
 
 from nysact.curvature import Curvature
 from nysact.distributed import (
-    ShadowSteps,
-    check_joined,
+    check_no_join,
     find_processes,
-    group_of_join,
-    is_spread,
+    is_sharded,
     local_gradient,
-    spread_like,
+    refuse_join,
+    shard_like,
     wrapper_of,
 )
 from nysact.optim import checkpoint
@@ -31,14 +28,15 @@ from nysact.optim.discovery import Discovery, clean_name, unwrap
 from nysact.optim.engine import Engine
 from nysact.optim.layer import Layer
 from nysact.optim.settings import check_group, name_group, named_groups
+from nysact.torch_private import disable_dynamo
 
 if TYPE_CHECKING:
-    from nysact.distributed.processes import Group
+    from nysact.distributed import Group
 
 _BYPASSED = "its weight got a gradient, but no call of the module was observed"
 
 
-class PreconditionedOptimizer(Optimizer, Joinable):
+class PreconditionedOptimizer(Optimizer):
     """An optimizer that observes the inputs of a model's layers.
 
     Args:
@@ -68,11 +66,9 @@ class PreconditionedOptimizer(Optimizer, Joinable):
         groups = named_groups(model, params)
         for group in groups:
             check_group({**defaults, **group}, defaults)
-        Joinable.__init__(self)
         self._processes = find_processes(wrapped, process_group)
         wrapper = wrapper_of(wrapped)
         self._wrapper = None if wrapper is None else weakref.ref(wrapper)
-        self._join_checked: Any = None
         self._share_refresh = share_refresh
         self._warned = False
         self._model = weakref.ref(model)
@@ -212,50 +208,16 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             )
         return super().state_dict()
 
-    def join_hook(self, **kwargs: Any) -> JoinHook:
-        """Serve ``torch.distributed.algorithms.Join([model, optimizer])``.
-
-        Args:
-            **kwargs: Arguments of other participants.
-
-        Returns:
-            What a process runs while others still have batches.
-        """
-        del kwargs
-        return ShadowSteps(
-            self._shadow_step, self._processes, self.join_device, self._lasting_tensors
-        )
-
-    @property
-    def join_device(self) -> torch.device:
-        """Where collectives take their tensors."""
-        return self.engine.distinct()[0].weight.device
-
-    @property
-    def join_process_group(self) -> Any:
-        """The processes that say to each other whether they have batches, those of the model."""
-        return group_of_join(self._wrapped(), self._processes)
+    def join_hook(self, **kwargs: Any) -> NoReturn:
+        """Refuse to take part in ``torch.distributed.algorithms.Join``."""
+        refuse_join()
 
     def _wrapped(self) -> nn.parallel.DistributedDataParallel | None:
         return None if self._wrapper is None else self._wrapper()
 
-    @torch.no_grad()
-    def _shadow_step(self) -> None:
-        self.engine.update()
-        self._finish_step()
-
     def _lasting_tensors(self) -> list[Tensor]:
         """What steps change of the state, statistics and factors apart."""
         return []
-
-    def _check_join(self) -> None:
-        """Make sure that processes without batches will take part in what this step exchanges."""
-        wrapper = self._wrapped()
-        config = self._join_config if wrapper is None else wrapper._join_config
-        if config.enable and config is not self._join_checked:
-            check_joined(wrapper, self)
-            self._join_checked = config
-        Join.notify_join_context(self)
 
     # --- groups and state --------------------------------------------------------------------
 
@@ -310,8 +272,8 @@ class PreconditionedOptimizer(Optimizer, Joinable):
         self.engine.load({param: state for param, state in states.items() if "mass" in state})
         self.engine.publish(self.state)
         for param, state in self.state.items():
-            if is_spread(param) and state.get(checkpoint.MOMENTUM) is not None:
-                state[checkpoint.MOMENTUM] = spread_like(state[checkpoint.MOMENTUM], param)
+            if is_sharded(param) and state.get(checkpoint.MOMENTUM) is not None:
+                state[checkpoint.MOMENTUM] = shard_like(state[checkpoint.MOMENTUM], param)
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be copied: a copy would not observe the model.
@@ -324,7 +286,7 @@ class PreconditionedOptimizer(Optimizer, Joinable):
             "optimizer.state_dict() and load it into a new optimizer"
         )
 
-    @_disable_dynamo
+    @disable_dynamo
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients; statistics that belong to them and to no step go too.
 
@@ -342,7 +304,7 @@ class PreconditionedOptimizer(Optimizer, Joinable):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
-    @_disable_dynamo
+    @disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Do one step.
@@ -353,7 +315,8 @@ class PreconditionedOptimizer(Optimizer, Joinable):
         Returns:
             The closure's loss, or ``None``.
         """
-        self._check_join()
+        if self._processes:
+            check_no_join(self._wrapped())
         if closure is None and self._only_initialises():
             self._lasting_tensors()
             self.engine.publish(self.state)

@@ -12,7 +12,7 @@ from nysact.distributed import set_gradient
 from nysact.optim.optimizer import PreconditionedOptimizer
 
 if TYPE_CHECKING:
-    from nysact.distributed.processes import Group
+    from nysact.distributed import Group
 
 
 class Preconditioner(PreconditionedOptimizer):

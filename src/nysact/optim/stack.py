@@ -290,15 +290,15 @@ class LayerStack:
         """
         parts: dict[Tensor, Tensor] = {}
         for layer in self.layers:
-            if layer.part.empty and layer.weight.grad is not None:
+            if layer.part.is_empty and layer.weight.grad is not None:
                 parts[layer.weight] = local_gradient(layer.weight)
         for layers in self._batches():
             weights, biases = zip(*(layer.gradients() for layer in layers), strict=True)
             place = slice(layers[0].index, layers[-1].index + 1)
             action = {name: value[place] for name, value in self.factors.action().items()}
-            if layers[0].part.geometry.groups < self.shape.groups:
-                first = layers[0].part.start
-                groups = slice(first, first + layers[0].part.geometry.groups)
+            if layers[0].part.groups < self.shape.groups:
+                first = layers[0].part.first_group
+                groups = slice(first, first + layers[0].part.groups)
                 action = {name: value[:, groups] for name, value in action.items()}
             bias = _stack(biases) if self.bias else None
             weight, bias = self._curvature.precondition(_stack(weights), bias, action)
@@ -312,7 +312,7 @@ class LayerStack:
         limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
         most = max(1, limit // max(1, local(self.layers[0].weight).numel()))
         for layer in self.layers:
-            ready = layer.weight.grad is not None and not layer.part.empty
+            ready = layer.weight.grad is not None and not layer.part.is_empty
             if batch and (not ready or len(batch) == most):
                 yield batch
                 batch = []

@@ -7,7 +7,7 @@ from nysact.experiments.recipes import load, names
 from nysact.experiments.report.report import sections_of
 from nysact.experiments.report.settings import settings_table
 
-from .test_tables import cells
+from .stored import cells
 
 OF_SETTINGS = [name for name in names() if not load(name).needs_runs]
 
@@ -16,7 +16,7 @@ OF_SETTINGS = [name for name in names() if not load(name).needs_runs]
 def test_our_settings_are_the_papers(name):
     """A cell that differs from the paper on purpose is to be listed here, with the reason."""
     table = settings_table(load(name))
-    papers = [cell for _, row in table.rows for cell in row if cell.paper]
+    papers = [cell for cell in table.frame.to_numpy().flat if cell.paper]
     assert len(papers) == sum(len(row) for row in load(name).paper.values())
     assert [cell for cell in papers if cell.note] == []
 

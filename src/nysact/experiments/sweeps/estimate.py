@@ -10,7 +10,7 @@ import torch
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.presence import would_be_downloaded
-from nysact.experiments.report.told_apart import completed
+from nysact.experiments.report.config_diff import completed
 from nysact.experiments.run.environment import device_name
 from nysact.experiments.run.failure import succeeded
 from nysact.experiments.run.store import StoredRun

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nysact.experiments.config import Config
+from nysact.experiments.files import write_json, write_text
 from nysact.experiments.run.failure import FAILURE
-from nysact.experiments.run.store import RunFolder, write_json, write_text
+from nysact.experiments.run.store import RunFolder
 
 # The file in a run's folder that holds what its process printed.
 LOG = "log.txt"

@@ -9,7 +9,7 @@ import submitit
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, RunningElsewhereError
-from nysact.experiments.run.store import write_text
+from nysact.experiments.files import write_text
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import LAST_LINES, Outcome, failed, start_folder
 

@@ -4,10 +4,10 @@ import math
 import random
 from dataclasses import dataclass
 
+from nysact.experiments.assignments import parse_value as parsed
+from nysact.experiments.assignments import value_text as written
 from nysact.experiments.config import Config, Value
-from nysact.experiments.config.assignments import parsed
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.recipes.recipe import written
 
 
 @dataclass(frozen=True)
