@@ -12,19 +12,11 @@ from nysact.experiments.losses import LossFunction
 
 
 class Needs(Enum):
-    """What an optimizer's ``step`` needs.
+    """What an optimizer's ``step`` needs."""
 
-    Attributes:
-        GRADIENT: Gradients in ``param.grad``.
-        GRAPH: Gradients that can be differentiated once more, as by
-            ``backward(create_graph=True)``.
-        CLOSURE: A closure that evaluates the model on the batch, leaves gradients in
-            ``param.grad`` and returns the loss; it may be called several times.
-    """
-
-    GRADIENT = "gradient"
-    GRAPH = "graph"
-    CLOSURE = "closure"
+    GRADIENT = "gradient"  # in ``param.grad``
+    GRAPH = "graph"  # gradients with their graph, as by ``backward(create_graph=True)``
+    CLOSURE = "closure"  # evaluates the batch, and may be called several times
 
 
 def needs_of(optimizer: Optimizer) -> Needs:

@@ -106,13 +106,9 @@ def of_params(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     return make
 
 
-def of_params_and_seed(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
-    """Make an optimizer that takes parameters and a seed take a model and a seed."""
-
-    def make(model: nn.Module, seed: int = 0, **settings: Any) -> Optimizer:
-        return optimizer(model.parameters(), seed=seed, **settings)
-
-    return make
+def drawing(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """Make an optimizer that takes parameters and draws take a model and a seed."""
+    return lambda model, seed=0, **settings: optimizer(model.parameters(), seed=seed, **settings)
 
 
 def defaults_of(optimizer: Callable[..., Optimizer]) -> dict[str, Any]:
@@ -128,21 +124,18 @@ INTERVALS: Settings = {"cov_interval": 5, "inv_interval": 50}
 AT_ONCE: Settings = {"stat_decay": 0.05, "cov_interval": 5, "inv_interval": 5}
 # The NysAct paper's settings for CIFAR (its table 7), for SGD and for what steps like it.
 MOMENTUM: Settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-ADAM: Settings = {"lr": 1e-3, "betas": (0.9, 0.999)}
+ADAM: Settings = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 5e-4}
 ACTIVATIONS: Settings = {**MOMENTUM, "damping": 1.0, "stat_decay": 0.95, **INTERVALS}
 SKETCHED: Settings = {**ACTIVATIONS, "rank": 10}
+COLUMNS: Settings = {**SKETCHED, "sketch": "columns"}
+GAUSSIAN: Settings = {**SKETCHED, "sketch": "gaussian"}
 CLIPPED: Settings = {**MOMENTUM, "damping": 0.03, "kl_clip": 1e-3, **INTERVALS}
 KRONECKER: Settings = {**CLIPPED, "stat_decay": 0.95}
 EVA: Settings = {**CLIPPED, **AT_ONCE}
 
 BASELINES: Mapping[str, Baseline] = {
     "sgd": Baseline("SGD", of_params(SGD), {**MOMENTUM, "nesterov": False}, f"torch; {TABLE}"),
-    "adam": Baseline(
-        "Adam",
-        of_params(Adam),
-        {**ADAM, "weight_decay": 5e-4},
-        f"Kingma and Ba, ICLR 2015; torch; {TABLE}",
-    ),
+    "adam": Baseline("Adam", of_params(Adam), ADAM, f"Kingma and Ba, ICLR 2015; torch; {TABLE}"),
     "adamw": Baseline(
         "AdamW",
         of_params(AdamW),
@@ -157,8 +150,8 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "adahessian": Baseline(
         "AdaHessian",
-        of_params_and_seed(imported("nysact.experiments.baselines.libraries", "AdaHessian")),
-        {**ADAM, "lr": 0.15, "weight_decay": 5e-4, "hessian_power": 1.0, "eps": 1e-4},
+        drawing(imported("nysact.experiments.baselines.libraries", "AdaHessian")),
+        {**ADAM, "lr": 0.15, "hessian_power": 1.0, "eps": 1e-4},
         "Yao et al., AAAI 2021, with its settings; pytorch_optimizer",
         Needs.GRAPH,
     ),
@@ -177,7 +170,7 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "sketchysgd": Baseline(
         "SketchySGD",
-        of_params_and_seed(SketchySGD),
+        drawing(SketchySGD),
         defaults_of(SketchySGD),
         "Frangella et al., SIMODS 2024, with its settings for networks; rate tuned here",
         Needs.GRAPH,
@@ -219,23 +212,13 @@ BASELINES: Mapping[str, Baseline] = {
     "released-foof": Baseline("released FOOF", ReleasedFOOF, ACTIVATIONS, RELEASED),
     "released-kfac": Baseline("released K-FAC", ReleasedKFAC, KRONECKER, RELEASED),
     "released-eva": Baseline("released Eva", ReleasedEva, EVA, RELEASED),
-    "released-columns": Baseline(
-        "released NysAct-S", ReleasedNysAct, {**SKETCHED, "sketch": "columns"}, RELEASED
-    ),
-    "released-gaussian": Baseline(
-        "released NysAct-G", ReleasedNysAct, {**SKETCHED, "sketch": "gaussian"}, RELEASED
-    ),
+    "released-columns": Baseline("released NysAct-S", ReleasedNysAct, COLUMNS, RELEASED),
+    "released-gaussian": Baseline("released NysAct-G", ReleasedNysAct, GAUSSIAN, RELEASED),
     "nysact-columns": Baseline(
-        "NysAct, columns",
-        NysAct,
-        {**SKETCHED, "sketch": "columns", "tail": False},
-        f"{NYSACT}: NysAct-S",
+        "NysAct, columns", NysAct, {**COLUMNS, "tail": False}, f"{NYSACT}: NysAct-S"
     ),
     "nysact-gaussian": Baseline(
-        "NysAct, Gaussian",
-        NysAct,
-        {**SKETCHED, "sketch": "gaussian", "tail": False},
-        f"{NYSACT}: NysAct-G",
+        "NysAct, Gaussian", NysAct, {**GAUSSIAN, "tail": False}, f"{NYSACT}: NysAct-G"
     ),
     "nysact": Baseline(
         "NysAct",

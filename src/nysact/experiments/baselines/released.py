@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of, trainable
 from nysact.experiments.baselines.rows import (
@@ -57,6 +58,7 @@ class ReleasedOptimizer(OwnOptimizer):
         for index, module in enumerate(self._layers):
             module.register_forward_hook(partial(self._observe, index))
 
+    @record_function("nysact.capture")
     @torch.no_grad()
     def _observe(
         self, index: int, module: MatrixLayer, args: tuple[Tensor, ...], output: Tensor
@@ -90,12 +92,14 @@ class ReleasedOptimizer(OwnOptimizer):
             buffer.mul_(group["momentum"]).add_(gradient).add_(param, alpha=weight_decay)
             param.add_(buffer, alpha=-group["lr"])
 
+    @record_function("nysact.refresh")
     def _invert(self) -> None:
         for state in (self.state[module.weight] for module in self._layers):
             if all(name in state for name in self.STATISTICS):
                 self.invert(state)
                 state["inverted"] = True
 
+    @record_function("nysact.apply")
     def _preconditioned(self) -> dict[Tensor, Tensor]:
         """Give each parameter's gradient, preconditioned where its layer was inverted."""
         gradients = {p: p.grad for _, p in self.with_gradient() if p.grad is not None}
