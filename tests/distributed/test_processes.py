@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from benchmarks.communication import Traffic
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
@@ -14,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
 from nysact.distributed import find_processes, processes_pending
 from nysact.distributed.groups import group_of_mesh
-from nysact.experiments.bench.communication import Traffic
 from nysact.optim.shared_refresh import pays
 from nysact.optim.stack import LayerStack
 from nysact.optim.verdict import Verdict
