@@ -12,7 +12,7 @@ from nysact.layers import (
     LinearMap,
     register,
 )
-from nysact.optim import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
+from nysact.optim import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon, Preconditioner
 
 __version__ = version("nysact")
 
@@ -29,6 +29,8 @@ __all__ = [
     "LayerAdapter",
     "LinearMap",
     "NysAct",
+    "NysAdamW",
+    "NysMuon",
     "Preconditioner",
     "register",
 ]

@@ -32,6 +32,7 @@ __all__ = [
     "disable_dynamo",
     "first_local_row",
     "foreach_copy",
+    "foreach_lerp",
     "foreach_mul",
     "fsdp_meshes",
     "in_join",
@@ -159,3 +160,8 @@ def foreach_mul(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
 def foreach_copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its target, in one kernel."""
     torch._foreach_copy_(list(targets), list(sources))
+
+
+def foreach_lerp(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Interpolate all tensors in place towards ends, in one kernel."""
+    torch._foreach_lerp_(list(tensors), list(ends), weight)

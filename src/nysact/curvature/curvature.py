@@ -59,6 +59,10 @@ class Curvature(ABC):
         """Whether statistics depend on the window's probes, so that each window starts at zero."""
         return False
 
+    def carried(self, factors: Tensors, rows: Tensor) -> Tensors:
+        """Sums that go on in a new window, by the factors that were just refreshed; else none."""
+        return {}
+
     def probes(self, shape: Shape, factors: Tensors, seeds: Sequence[int]) -> Tensor:
         """Return a window's test matrices, a function of its arguments alone."""
         # (layers, groups, dim, rank), or (layers, 0) where no probes are needed

@@ -41,7 +41,7 @@ class Kronecker(TwoSided):
         return float(shape.dim**3 + shape.out**3)
 
     def mean_eigenvalue(self, factors: Tensors, dim: int) -> Tensor:
-        return self.side_mean(factors, "input")
+        return self.side_mean(factors, "input") * self.side_mean(factors, "output")
 
     def side_mean(self, factors: Tensors, side: str) -> Tensor:
         """Compute the mean eigenvalue of one side, (layers, groups)."""

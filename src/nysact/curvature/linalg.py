@@ -94,14 +94,19 @@ def _cholesky_root(covariance: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, T
     return root, root, info == 0
 
 
-def damped_core(root: Tensor, shift: Tensor, damping: float | Tensor) -> Tensor:
-    """Invert ``R R^T + (damping - shift) I``, the damped approximation within its range."""
+def damped_core(
+    root: Tensor, shift: Tensor, damping: float | Tensor, power: float = 1.0
+) -> Tensor:
+    """Compute ``(R R^T + (damping - shift) I)^-power``, within the range of the approximation."""
     # root: (..., r, r); shift: (...), as is a damping that is a tensor; float64 where possible
     wide = root.to(working_dtype(root))
     core = wide @ wide.mT
     # At least half the damping is left, so that the inverse is at most 2 / damping.
     kept = damping - shift.to(core.dtype).clamp(max=damping / 2)
     core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
+    if power != 1:
+        values, vectors = torch.linalg.eigh(core)
+        return (vectors * values.pow(-power).unsqueeze(-2)) @ vectors.mT
     factor = torch.linalg.cholesky_ex(core)[0]
     identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
     half: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)

@@ -26,11 +26,17 @@ class Nystrom(Curvature):
         sketch: What the probes are: ``"columns"`` of the identity (NysAct-S), ``"gaussian"``
             (NysAct-G) or ``"subspace"``, the basis found by the last refresh.
         tail: Whether the trace that the approximation misses is spread over the complement.
+        power: Power of the inverse.
+        carries: Whether the statistics of ``"subspace"`` go on over a refresh.
     """
 
-    def __init__(self, sketch: str, *, tail: bool) -> None:
+    def __init__(
+        self, sketch: str, *, tail: bool, power: float = 1.0, carries: bool = False
+    ) -> None:
         self._sketch = sketch
         self._tail = tail
+        self._power = power
+        self._carries = carries and sketch == "subspace"
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         return {"sketch": (shape.dim, shape.rank), "trace": ()}
@@ -78,14 +84,22 @@ class Nystrom(Curvature):
             residual = (statistics["trace"] - captured).clamp(min=0) / (dim - rank)
         return {"basis": basis, "root": root, "shift": shift, "residual": residual}, succeeded
 
+    def carried(self, factors: Tensors, rows: Tensor) -> Tensors:
+        if not self._carries:
+            return {}
+        # The projection of the running sketch on the new basis: the approximation times its basis.
+        core = factors["root"] @ factors["root"].mT
+        core.diagonal(dim1=-2, dim2=-1).sub_(factors["shift"].unsqueeze(-1))
+        return {"sketch": factors["basis"] @ core * lift(rows, core)}
+
     def mean_eigenvalue(self, factors: Tensors, dim: int) -> Tensor:
         missed = factors["residual"] * (dim - factors["root"].shape[-1])
         return (_captured(factors["root"], factors["shift"]) + missed).clamp(min=0) / dim
 
     def action(self, factors: Tensors, damping: Damping, ready: Tensor) -> Tensors:
         basis, residual = factors["basis"], factors["residual"]
-        core = damped_core(factors["root"], factors["shift"], damping)
-        rest = (residual * self._tail + damping).reciprocal()
+        core = damped_core(factors["root"], factors["shift"], damping, self._power)
+        rest = (residual * self._tail + damping).pow(-self._power)
         if basis.shape[-1] == basis.shape[-2]:
             # The basis spans everything; a zero here spares a cancellation.
             rest = torch.zeros_like(rest)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.curvature import Curvature, Shape, Tensors, lift
+from nysact.curvature import Curvature, Damping, Shape, Tensors, lift
 
 # In place of the step of the last refresh: no data yet, and data that gave no factors yet.
 NEVER, WITHOUT_SUCCESS = -1, -2
@@ -40,7 +40,7 @@ class Factors:
         self.current = {name: value.to(dtype) for name, value in initial.items()}
         self.refreshed = torch.full((len(names),), NEVER, dtype=torch.int64)
         self.failures = torch.zeros(len(names), dtype=torch.int64)
-        self._action: tuple[float, Tensors] | None = None
+        self._action: tuple[Any, Tensors] | None = None
         self._drawn: tuple[int, Tensor] | None = None
 
     @property
@@ -88,28 +88,37 @@ class Factors:
 
     def action(self) -> Tensors:
         """What gradients are multiplied with, until the factors or the damping change."""
-        damping = self._options["damping"]
-        if self._action is None or self._action[0] != damping:
-            self._action = damping, self._curvature.action(self.current, damping, self.ready)
+        key = self._options["damping"], self._options["damping_scale"]
+        if self._action is None or self._action[0] != key:
+            self._action = key, self._curvature.action(self.current, self.damping(), self.ready)
         return self._action[1]
+
+    def damping(self) -> Damping:
+        """The damping, or (layers, groups) of them where it is relative to the trace."""
+        damping: float = self._options["damping"]
+        if self._options["damping_scale"] == "absolute":
+            return damping
+        mean = self._curvature.mean_eigenvalue(self.current, self._shape.dim)
+        # Inputs that are dead have no scale.
+        return torch.where(mean > torch.finfo(mean.dtype).tiny, mean, 1) * damping
 
     def inverse(self, index: int) -> Tensor:
         """The dense preconditioner of one layer, (d, d), or (groups, d, d) for several groups."""
         layer = slice(index, index + 1)
         factors = {name: value[layer] for name, value in self.current.items()}
-        dense = self._curvature.inverse(
-            factors, self._options["damping"], self.ready[layer], self._shape.dim
-        )
+        damping = self.damping()
+        damping = damping[layer] if isinstance(damping, Tensor) else damping
+        dense = self._curvature.inverse(factors, damping, self.ready[layer], self._shape.dim)
         return dense.squeeze(0) if self._shape.groups == 1 else dense
 
     def diagnostics(self, index: int) -> dict[str, Any]:
         """Numbers and tensors that describe one layer's factors, by name."""
-        refreshed = int(self.refreshed[index])
+        refreshed, damping = int(self.refreshed[index]), self.damping()
         factors = {name: value[index] for name, value in self.current.items()}
         return {
             "rank": self._shape.rank,
             **self._curvature.summary(factors),
-            "damping": self._options["damping"],
+            "damping": damping[index] if isinstance(damping, Tensor) else damping,
             "refresh_age": None if refreshed < 0 else self._options["step"] - 1 - refreshed,
             "failures": int(self.failures[index]),
         }

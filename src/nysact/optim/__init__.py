@@ -2,6 +2,7 @@
 
 from nysact.optim.family import FOOF, KFAC, SKFAC, Eva
 from nysact.optim.nysact import NysAct
+from nysact.optim.nysmuon import NysAdamW, NysMuon
 from nysact.optim.preconditioner import Preconditioner
 
-__all__ = ["FOOF", "KFAC", "SKFAC", "Eva", "NysAct", "Preconditioner"]
+__all__ = ["FOOF", "KFAC", "SKFAC", "Eva", "NysAct", "NysAdamW", "NysMuon", "Preconditioner"]

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from nysact.distributed import is_sharded, local
-from nysact.updates import MOMENTUM
+from nysact.updates import BUFFERS
 
 # With another value, the tensors of a checkpoint have another meaning.
-_FIXED = ("rank", "sketch", "precondition")
+_FIXED = ("rank", "sketch", "precondition", "update")
 Expected = Mapping[Any, Mapping[str, Tensor]]
 
 
@@ -90,7 +90,7 @@ def _check_state(
     name: str, param: Tensor, state: Mapping[str, Any], expected: Mapping[str, Tensor]
 ) -> None:
     shapes = {key: tuple(value.shape) for key, value in expected.items()}
-    allowed = {MOMENTUM: tuple(param.shape), **shapes}
+    allowed = {**dict.fromkeys(BUFFERS, tuple(param.shape)), "step": (), **shapes}
     for key, value in state.items():
         if key not in allowed:
             raise ValueError(
@@ -98,7 +98,7 @@ def _check_state(
                 f"{sorted(allowed)}: it was saved by another optimizer or for another model"
             )
         # A block of what tensor-parallel processes hold is compared with the block that is here.
-        compared = value if value is None or key == MOMENTUM else local(value)
+        compared = value if value is None or key in BUFFERS else local(value)
         if compared is not None and tuple(compared.shape) != allowed[key]:
             raise ValueError(
                 f"{key!r} of {name!r} has shape {tuple(compared.shape)} in the state dict and "

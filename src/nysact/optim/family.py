@@ -6,14 +6,22 @@ from typing import Annotated, Any, Unpack
 from torch import nn
 
 from nysact.curvature import Curvature, Exact, Kronecker, KroneckerVectors, SampledKronecker
-from nysact.optim.settings import Option
-from nysact.optim.sgd import SGDOptimizer, SGDOptions, TwoSidedOptions
+from nysact.optim.optimizer import PreconditionedOptimizer
+from nysact.optim.settings import COUNT, EngineOptions, LossOptions, Option, UpdateOptions
 
 # Those of the NysAct paper's table 7.
 _TWO_SIDED = {"damping": 0.03, "kl_clip": 1e-3}
 
 
-class FOOF(SGDOptimizer, options=SGDOptions):
+class FOOFOptions(UpdateOptions, EngineOptions, total=False):
+    """Options of :class:`nysact.FOOF`."""
+
+
+class TwoSidedOptions(FOOFOptions, LossOptions, total=False):
+    """Options of the optimizers that observe the gradients of outputs too."""
+
+
+class FOOF(PreconditionedOptimizer, options=FOOFOptions):
     """SGD with momentum on gradients multiplied by the exact damped inverse covariance.
 
     Implements FOOF (Benzing, "Gradient Descent on Neurons and its Link to Approximate
@@ -23,14 +31,14 @@ class FOOF(SGDOptimizer, options=SGDOptions):
     table 7.
     """
 
-    def __init__(self, model: nn.Module, params: Any = None, **options: Unpack[SGDOptions]) -> None:
+    def __init__(self, model: nn.Module, params: Any = None, **options: Unpack[FOOFOptions]) -> None:
         super().__init__(model, params, **options)
 
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:
         return Exact()
 
 
-class _TwoSidedOptimizer(SGDOptimizer):
+class _TwoSidedOptimizer(PreconditionedOptimizer):
     def _loss_scale(self) -> float:
         scale: Callable[[], float] | None = self._alone["loss_scale"]
         return scale() if scale else 1.0
@@ -77,15 +85,7 @@ class Eva(_TwoSidedOptimizer, options=TwoSidedOptions, defaults=_TWO_SIDED):
 class SKFACOptions(TwoSidedOptions, total=False):
     """Options of :class:`nysact.SKFAC`."""
 
-    rank: Annotated[
-        int,
-        Option(
-            128,
-            lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1,
-            "an integer >= 1",
-            "Number m of samples kept.",
-        ),
-    ]
+    rank: Annotated[int, Option(128, COUNT, "Number m of samples kept.")]
 
 
 class SKFAC(

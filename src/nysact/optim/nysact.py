@@ -8,10 +8,27 @@ from typing import Any, Unpack
 from torch import nn
 
 from nysact.curvature import Curvature, Nystrom
-from nysact.optim.sgd import NysActOptions, SGDOptimizer
+from nysact.optim.optimizer import PreconditionedOptimizer
+from nysact.optim.settings import EngineOptions, NystromOptions, UpdateOptions
 
 
-class NysAct(SGDOptimizer, options=NysActOptions):
+class NysActOptions(UpdateOptions, NystromOptions, EngineOptions, total=False):
+    """Options of :class:`nysact.NysAct`."""
+
+
+class NystromOptimizer(PreconditionedOptimizer):
+    """An optimizer on the Nystrom approximation of the activation covariance."""
+
+    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
+        return Nystrom(
+            group["sketch"],
+            tail=group["tail"],
+            power=group["power"],
+            carries=group["memory"] == "long",
+        )
+
+
+class NysAct(NystromOptimizer, options=NysActOptions):
     """SGD with momentum on gradients preconditioned by a sketched activation covariance.
 
     Implements NysAct (Seung, Lee and Ko, IEEE BigData 2024) with the sketch taken matrix-free, a
@@ -52,6 +69,3 @@ class NysAct(SGDOptimizer, options=NysActOptions):
         self, model: nn.Module, params: Any = None, **options: Unpack[NysActOptions]
     ) -> None:
         super().__init__(model, params, **options)
-
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
-        return Nystrom(group["sketch"], tail=group["tail"])

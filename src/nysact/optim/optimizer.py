@@ -6,7 +6,7 @@ import inspect
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, overload
 
@@ -25,6 +25,7 @@ from nysact.distributed import (
 )
 from nysact.engine import Discovery, Engine, Layer, unwrap
 from nysact.optim import checkpoint
+from nysact.optim.assignment import assign, split_group
 from nysact.optim.groups import name_group, named_groups, names_of
 from nysact.optim.settings import (
     Option,
@@ -35,7 +36,15 @@ from nysact.optim.settings import (
     unknown_name,
 )
 from nysact.torch_private import disable_dynamo
-from nysact.updates import MOMENTUM
+from nysact.updates import (
+    BUFFERS,
+    MatrixLayout,
+    adamw_update,
+    clip_step,
+    init_buffers,
+    muon_update,
+    sgd_update,
+)
 
 _BYPASSED = "its weight got a gradient, but no call of the module was observed"
 _RAISES = """
@@ -85,11 +94,12 @@ class PreconditionedOptimizer(Optimizer):
         self._alone = {name: v for name, v in values.items() if not self._options[name].grouped}
         defaults = {name: v for name, v in values.items() if name not in self._alone}
         defaults["precondition"] = True
-        grouped = {name: self._options[name] for name in values if name not in self._alone}
-        self._group_options = grouped
-        groups = named_groups(model, params)
+        self._group_options = {n: o for n, o in self._options.items() if n not in self._alone}
+        self._assigned = assign(model) if "update" in defaults else {}
+        self._reasons: dict[Tensor, str] = {}
+        groups = self._by_update(named_groups(model, params), defaults)
         for group in [{}, *groups]:
-            check_group({**defaults, **group}, grouped)
+            check_group({**defaults, **group}, self._group_options)
         self._processes = find_processes(wrapped, self._alone["process_group"])
         wrapper = wrapper_of(wrapped)
         self._wrapper = None if wrapper is None else weakref.ref(wrapper)
@@ -123,16 +133,64 @@ class PreconditionedOptimizer(Optimizer):
             share_refresh=self._alone["share_refresh"],
         )
 
+    def _by_update(
+        self, groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Divide groups whose update is Muon by default; note why each parameter has its update."""
+        divided: list[dict[str, Any]] = []
+        for group in groups:
+            explicit, update = "update" in group, group.get("update", defaults.get("update"))
+            whole = explicit or update != "muon"
+            divided += [group] if whole else split_group(group, self._assigned, self._adamw())
+            for _, param in group["params"] if update else ():
+                why = self._assigned[param].reason if not whole else "every parameter's"
+                self._reasons[param] = "chosen by its parameter group" if explicit else why
+                if update == "muon" and whole and self._assigned[param].layout is None:
+                    raise ValueError(
+                        f"update='muon' for a parameter of shape {tuple(param.shape)} that is "
+                        f"{self._assigned[param].reason}: Muon needs the weight of a layer with an "
+                        "adapter; put it into a group with update='adamw'"
+                    )
+        return divided
+
+    def _adamw(self) -> dict[str, Any]:
+        """Settings of AdamW for the parameters that Muon leaves out."""
+        values = {name: self._alone.get(f"adamw_{name}") for name in ("lr", "betas", "weight_decay")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def updates(self) -> Mapping[str, str]:
+        """Parameter name to its update and the reason, such as ``"adamw: an embedding"``."""
+        return {
+            name: f"{group['update']}: {self._reasons[param]}"
+            for group in self.param_groups
+            for name, param in zip(group["param_names"], group["params"], strict=True)
+        }
+
     @abstractmethod
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:
         """Build the approximation that a parameter group asks for."""
 
-    @abstractmethod
     def _update(self, gradients: dict[Tensor, Tensor]) -> None:
-        """Use the preconditioned gradients, parameter to gradient."""
+        """Feed the preconditioned gradients, parameter to gradient, to the groups' updates."""
+        if self._alone["kl_clip"] is not None:
+            clipped = [group for group in self.param_groups if group["update"] == "sgd"]
+            clip_step(clipped, gradients, self._alone["kl_clip"])
+        for group in self.param_groups:
+            if group["update"] == "muon":
+                muon_update(group, gradients, self.state, self._layouts)
+            else:
+                elementwise = sgd_update if group["update"] == "sgd" else adamw_update
+                elementwise(group, gradients, self.state)
+
+    @property
+    def _layouts(self) -> dict[Tensor, MatrixLayout]:
+        return {p: each.layout for p, each in self._assigned.items() if each.layout is not None}
 
     def _init_state(self) -> None:
         """Create what a first step creates in the state, factors apart."""
+        for group in self.param_groups:
+            init_buffers(group, self.state)
 
     # --- what is known of the layers ---------------------------------------------------------
 
@@ -257,8 +315,9 @@ class PreconditionedOptimizer(Optimizer):
         self.engine.load({param: state for param, state in states.items() if "rows" in state})
         self.engine.publish(self.state)
         for param, state in self.state.items():
-            if is_sharded(param) and state.get(MOMENTUM) is not None:
-                state[MOMENTUM] = shard_like(state[MOMENTUM], param)
+            for name in BUFFERS if is_sharded(param) else ():
+                if state.get(name) is not None:
+                    state[name] = shard_like(state[name], param)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; its layers are observed from now on, unless the others aren't.
@@ -277,10 +336,12 @@ class PreconditionedOptimizer(Optimizer):
         if model is None:
             raise ValueError("the model is gone: build the optimizer again with the new model")
         seen = {param for group in self.param_groups for param in group["params"]}
-        group = name_group(param_group, names_of(model), seen)
-        check_group({**self.defaults, **group}, self._group_options)
-        super().add_param_group(group)
-        self.param_groups[-1]["step"] = self.param_groups[0]["step"]
+        groups = self._by_update([name_group(param_group, names_of(model), seen)], self.defaults)
+        for group in groups:
+            check_group({**self.defaults, **group}, self._group_options)
+        for group in groups:
+            super().add_param_group(group)
+            self.param_groups[-1]["step"] = self.param_groups[0]["step"]
         before, states = self.engine.capture, self.engine.snapshots()
         observing = before.remove.alive
         before.remove()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from nysact.curvature import Curvature, Nystrom
 from nysact.distributed import set_gradient
-from nysact.optim.optimizer import PreconditionedOptimizer
+from nysact.optim.nysact import NystromOptimizer
 from nysact.optim.settings import EngineOptions, NystromOptions
 
 
@@ -17,7 +15,7 @@ class PreconditionerOptions(NystromOptions, EngineOptions, total=False):
     """Options of :class:`nysact.Preconditioner`."""
 
 
-class Preconditioner(PreconditionedOptimizer, options=PreconditionerOptions):
+class Preconditioner(NystromOptimizer, options=PreconditionerOptions):
     """Preconditions gradients in place, for use with any optimizer.
 
     Call :meth:`step` between ``backward()`` and the other optimizer's ``step()``; it overwrites
@@ -40,9 +38,9 @@ class Preconditioner(PreconditionedOptimizer, options=PreconditionerOptions):
     ) -> None:
         super().__init__(model, params, **options)
 
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
-        return Nystrom(group["sketch"], tail=group["tail"])
-
     def _update(self, gradients: dict[Tensor, Tensor]) -> None:
         for param, gradient in gradients.items():
             set_gradient(param, gradient)
+
+    def _init_state(self) -> None:
+        """There is no state but the factors."""

@@ -4,60 +4,60 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from torch import Tensor
 
 from nysact.curvature import SKETCHES
 from nysact.distributed import Group
+from nysact.updates import UPDATES
 
-Rule = Callable[[Any], bool]
+
+class Rule(NamedTuple):
+    """Which values an option takes, as a test and in words."""
+
+    holds: Callable[[Any], bool]
+    expected: str
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of an optimizer.
-
-    Attributes:
-        default: Its default.
-        rule: Whether a value is valid.
-        expected: What a valid value is, for errors.
-        doc: What it does, for the documentation.
-        grouped: Whether a parameter group may set it.
-    """
+    """An option: default, rule and documentation, and whether a parameter group may set it."""
 
     default: Any
     rule: Rule
-    expected: str
     doc: str
     grouped: bool = True
 
     def check(self, name: str, value: Any) -> None:
         """Raise unless the value is valid."""
-        if not self.rule(value):
-            raise ValueError(f"{name}={value!r}, expected {self.expected}")
+        if not self.rule.holds(value):
+            raise ValueError(f"{name}={value!r}, expected {self.rule.expected}")
+
+
+# --- rules -----------------------------------------------------------------------------------
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
 
 
 def _is_not_negative(value: Any) -> bool:
     return _is_number(value) and value >= 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
 
 
 def _is_rate(value: Any) -> bool:
@@ -71,51 +71,69 @@ def _is_pattern_list(value: Any) -> bool:
     return listed and all(isinstance(pattern, str) for pattern in value)
 
 
-def _flag(default: bool, doc: str) -> Option:
-    return Option(default, _is_bool, "True or False", doc)
+def _are_betas(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_fraction, value))
 
 
-def _choice(doc: str, *, grouped: bool = True) -> Option:
-    return Option(
-        None, lambda v: v is None or _is_bool(v), "True, False or None", doc, grouped=grouped
-    )
+def _one_of(*choices: Any) -> Rule:
+    return Rule(lambda v: any(v is c or v == c for c in choices), f"one of {choices}")
 
 
-def _interval(default: int, doc: str) -> Option:
-    return Option(default, _is_count, "an integer >= 1, in steps", doc)
+NOT_NEGATIVE = Rule(_is_not_negative, "a number >= 0")
+COUNT = Rule(_is_count, "an integer >= 1")
+STEPS = Rule(_is_count, "an integer >= 1, in steps")
+FLAG = Rule(lambda v: isinstance(v, bool), "True or False")
+MAYBE = Rule(lambda v: v is None or isinstance(v, bool), "True, False or None")
+DAMPING = Rule(
+    lambda v: _is_number(v) and v > 0, "a number > 0: without damping the inverse may not exist"
+)
+BOUND = Rule(
+    lambda v: v is None or (_is_number(v) and v > 0), "a number > 0, or None for no clipping"
+)
+RATE = Rule(_is_rate, "a finite learning rate >= 0 (a number or a tensor with one element)")
+BETAS = Rule(_are_betas, "two numbers in [0, 1), such as (0.9, 0.99)")
+
+# --- options ---------------------------------------------------------------------------------
 
 
 class EngineOptions(TypedDict, total=False):
-    """Options of every optimizer: when and from what statistics are taken."""
+    """When statistics are taken, from what, and how they are damped."""
 
     damping: Annotated[
         float,
+        Option(1.0, DAMPING, "Damping rho of the eigenvalues. It may change during training."),
+    ]
+    damping_scale: Annotated[
+        Literal["absolute", "trace"],
         Option(
-            1.0,
-            lambda v: _is_number(v) and v > 0,
-            "a number > 0: without damping the inverse may not exist",
-            "Damping rho, added to every eigenvalue. It may change during training.",
+            "absolute",
+            _one_of("absolute", "trace"),
+            'With ``"trace"`` the damping is a multiple of the mean eigenvalue of each layer (and '
+            "group of a convolution), ``tr(A) / d``; then the update does not depend on the scale "
+            "of a layer's inputs where the update itself is scale-free.",
         ),
     ]
     stat_decay: Annotated[
         float,
         Option(
             0.95,
-            lambda v: _is_number(v) and 0 <= v < 1,
-            "a number in [0, 1)",
+            Rule(_is_fraction, "a number in [0, 1)"),
             "Decay beta2 of the statistics' average.",
         ),
     ]
-    cov_interval: Annotated[int, _interval(5, "Steps between statistics (tau_cov).")]
+    cov_interval: Annotated[int, Option(5, STEPS, "Steps between statistics (tau_cov).")]
     inv_interval: Annotated[
-        int, _interval(50, "Steps between refreshes (tau_inv), a multiple of ``cov_interval``.")
+        int,
+        Option(50, STEPS, "Steps between refreshes (tau_inv), a multiple of ``cov_interval``."),
     ]
     subsample: Annotated[
         int | Literal["auto"],
         Option(
             "auto",
-            lambda v: v == "auto" or _is_count(v),
-            "'auto', or an integer n >= 1 to take every n-th sample",
+            Rule(
+                lambda v: v == "auto" or _is_count(v),
+                "'auto', or an integer n >= 1 to take every n-th sample",
+            ),
             'Take statistics of every n-th sample. ``"auto"`` chooses n by the layer: 1 for up to '
             "31 positions a sample, then positions / 16, 32 at most.",
         ),
@@ -124,8 +142,7 @@ class EngineOptions(TypedDict, total=False):
         int,
         Option(
             3,
-            lambda v: _is_whole(v) and v >= 0,
-            "an integer >= 0",
+            Rule(lambda v: _is_whole(v) and v >= 0, "an integer >= 0"),
             "How often in a row a layer's factorisation may fail, with a warning and the previous "
             "factors kept, before an error is raised.",
         ),
@@ -134,9 +151,10 @@ class EngineOptions(TypedDict, total=False):
         Sequence[str],
         Option(
             (),
-            _is_pattern_list,
-            "a sequence of shell-style patterns of module names, such as ['head', 'blocks.*.mlp']",
-            "Shell-style patterns of names of modules to leave out.",
+            Rule(_is_pattern_list, "a list of patterns of module names, such as ['head', '*.mlp']"),
+            "Shell-style patterns of names of modules that are not preconditioned. "
+            '``"role:contraction"`` stands for linear layers with at least twice as many inputs as '
+            'outputs, ``"role:expansion"`` for the reverse.',
             grouped=False,
         ),
     ]
@@ -144,8 +162,7 @@ class EngineOptions(TypedDict, total=False):
         "Group | Literal[False] | None",
         Option(
             None,
-            lambda v: True,
-            "a ProcessGroup, a DeviceMesh, a sequence of ProcessGroups, False or None",
+            Rule(lambda v: True, "a ProcessGroup, a DeviceMesh or a sequence of ProcessGroups"),
             "The processes that share each batch: a ``ProcessGroup``, a ``DeviceMesh``, or a "
             "sequence of groups to sum over in turn. By default those over which "
             "``DistributedDataParallel`` or ``fully_shard`` reduce the gradients; ``False`` for "
@@ -155,7 +172,9 @@ class EngineOptions(TypedDict, total=False):
     ]
     share_refresh: Annotated[
         bool | None,
-        _choice(
+        Option(
+            None,
+            MAYBE,
             "Whether these processes divide the layers' factorisations between them and exchange "
             "the factors, or each computes all; by default where that is faster, from a rank of "
             "about 32 on.",
@@ -165,14 +184,13 @@ class EngineOptions(TypedDict, total=False):
 
 
 class NystromOptions(TypedDict, total=False):
-    """Options of the Nystrom approximation."""
+    """The Nystrom approximation."""
 
     rank: Annotated[
         int,
         Option(
             10,
-            _is_count,
-            "an integer >= 1",
+            COUNT,
             "Rank r of the approximation; where ``rank >= d`` the exact inverse is used.",
         ),
     ]
@@ -180,8 +198,7 @@ class NystromOptions(TypedDict, total=False):
         Literal["columns", "gaussian", "subspace"],
         Option(
             "subspace",
-            lambda v: v in SKETCHES,
-            f"one of {', '.join(map(repr, SKETCHES))}",
+            _one_of(*SKETCHES),
             'What the covariance is multiplied with: ``"columns"`` of the identity (NysAct-S of '
             'the paper), ``"gaussian"`` (NysAct-G), or ``"subspace"``, the basis of the last '
             "refresh: one step of subspace iteration a window at the same cost.",
@@ -189,69 +206,112 @@ class NystromOptions(TypedDict, total=False):
     ]
     tail: Annotated[
         bool,
-        _flag(
+        Option(
             True,
+            FLAG,
             "Whether the trace that the approximation misses is spread over the other directions, "
             "which the paper leaves at zero.",
+        ),
+    ]
+    power: Annotated[
+        float,
+        Option(
+            1.0,
+            Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number in (0, 1]"),
+            "Power p of the inverse, ``(A + damping I)^-p``; 0.5 is a gentler preconditioner.",
+        ),
+    ]
+    memory: Annotated[
+        Literal["window", "long"],
+        Option(
+            "window",
+            _one_of("window", "long"),
+            'Whether the sketch restarts with each window, or, with ``"long"`` and the sketch '
+            '``"subspace"``, goes on as its projection on the new basis.',
         ),
     ]
     seed: Annotated[
         int,
         Option(
             0,
-            _is_whole,
-            "an integer",
+            Rule(_is_whole, "an integer"),
             "Seed of the test matrices; the global random stream is not touched.",
         ),
     ]
 
 
 class UpdateOptions(TypedDict, total=False):
-    """Options of the SGD update."""
+    """The update that preconditioned gradients are fed to."""
 
     lr: Annotated[
         float | Tensor,
-        Option(
-            0.1,
-            _is_rate,
-            "a finite learning rate >= 0 (a number or a tensor with one element)",
-            "Learning rate, a number or a tensor with one element.",
-        ),
+        Option(0.1, RATE, "Learning rate, a number or a tensor with one element."),
     ]
-    momentum: Annotated[float, Option(0.9, _is_not_negative, "a number >= 0", "Momentum factor.")]
-    nesterov: Annotated[bool, _flag(False, "Whether to use Nesterov momentum.")]
+    update: Annotated[
+        Literal["sgd", "adamw", "muon"],
+        Option("sgd", _one_of(*UPDATES), "What is done with preconditioned gradients."),
+    ]
+    momentum: Annotated[float, Option(0.9, NOT_NEGATIVE, "Momentum factor of SGD and Muon.")]
+    nesterov: Annotated[bool, Option(False, FLAG, "Whether SGD and Muon use Nesterov momentum.")]
     weight_decay: Annotated[
-        float, Option(5e-4, _is_not_negative, "a number >= 0", "Coefficient of the weight decay.")
+        float, Option(5e-4, NOT_NEGATIVE, "Coefficient of the weight decay.")
     ]
     decoupled_weight_decay: Annotated[
         bool,
-        _flag(
+        Option(
             False,
-            "Whether the decay acts on the parameters themselves, as in AdamW, and not on the "
-            "preconditioned gradient.",
+            FLAG,
+            "Whether the decay of SGD acts on the parameters themselves, as it always does in "
+            "AdamW and Muon, and not on the preconditioned gradient.",
         ),
     ]
-    maximize: Annotated[bool, _flag(False, "Whether to maximise the objective.")]
-    foreach: Annotated[
-        bool | None, _choice("Use the multi-tensor update; by default where torch does.")
+    betas: Annotated[
+        tuple[float, float], Option((0.9, 0.999), BETAS, "Decays of AdamW's two averages.")
     ]
-    fused: Annotated[bool | None, _choice("Use the fused update; off by default.")]
-
-
-class ClipOptions(TypedDict, total=False):
-    """The clipping of the update."""
-
+    eps: Annotated[
+        float, Option(1e-8, NOT_NEGATIVE, "Added to the denominator of AdamW.")
+    ]
+    ns_steps: Annotated[int, Option(5, COUNT, "Newton-Schulz iterations of Muon.")]
+    adjust_lr_fn: Annotated[
+        Literal["match_rms_adamw", "original"],
+        Option(
+            "match_rms_adamw",
+            _one_of("match_rms_adamw", "original"),
+            "How Muon scales the learning rate of an ``(out, d)`` matrix, as in "
+            "``torch.optim.Muon``: by ``0.2 sqrt(max(out, d))`` or ``sqrt(max(1, out / d))``.",
+        ),
+    ]
+    maximize: Annotated[bool, Option(False, FLAG, "Whether to maximise the objective.")]
+    foreach: Annotated[
+        bool | None, Option(None, MAYBE, "Use the multi-tensor update; by default as in torch.")
+    ]
+    fused: Annotated[bool | None, Option(None, MAYBE, "Use the fused update; off by default.")]
     kl_clip: Annotated[
         float | None,
         Option(
             None,
-            lambda v: v is None or (_is_number(v) and v > 0),
-            "a number > 0, or None for no clipping",
-            "Bound kappa on the squared length of a step in the curvature's metric: all "
+            BOUND,
+            "Bound kappa on the squared length of an SGD step in the curvature's metric: all "
             "preconditioned gradients are scaled by ``min(1, sqrt(kappa / (lr^2 <P(G), G>)))``; "
             "``None`` for no bound.",
             grouped=False,
         ),
+    ]
+
+
+class MuonOptions(TypedDict, total=False):
+    """AdamW for the parameters that Muon leaves out."""
+
+    adamw_lr: Annotated[
+        float | Tensor,
+        Option(3e-3, RATE, "Learning rate of AdamW for the other parameters.", grouped=False),
+    ]
+    adamw_betas: Annotated[
+        tuple[float, float],
+        Option((0.9, 0.99), BETAS, "Decays of its two averages.", grouped=False),
+    ]
+    adamw_weight_decay: Annotated[
+        float, Option(0.0, NOT_NEGATIVE, "Coefficient of its weight decay.", grouped=False)
     ]
 
 
@@ -262,27 +322,28 @@ class LossOptions(TypedDict, total=False):
         Callable[[], float] | None,
         Option(
             None,
-            lambda v: v is None or callable(v),
-            "a function that returns the scale, such as scaler.get_scale, or None",
+            Rule(lambda v: v is None or callable(v), "a function such as scaler.get_scale, or None"),
             "Returns the factor of a scaled loss: ``scaler.get_scale`` of a ``GradScaler``.",
             grouped=False,
         ),
     ]
 
 
+_PRECONDITION = Option(True, FLAG, "Whether layers of the group are preconditioned.")
 # What torch, its schedulers and other libraries keep in parameter groups.
 _FOREIGN = {
     *("params", "param_names", "step", "name", "lr_scale", "precondition", "differentiable"),
     *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"),
 }
-_PRECONDITION = _flag(True, "Whether layers of the group are preconditioned.")
+
+# --- the faces -------------------------------------------------------------------------------
 
 
 def options_of(typed_dict: Any, defaults: Mapping[str, Any]) -> dict[str, Option]:
     """The options that a typed dict names, some with another default."""
     found = {name: hint.__metadata__[0] for name, hint in typed_dict.__annotations__.items()}
     return {
-        name: Option(**{**vars(option), "default": defaults.get(name, option.default)})
+        name: replace(option, default=defaults.get(name, option.default))
         for name, option in found.items()
     }
 
@@ -290,20 +351,23 @@ def options_of(typed_dict: Any, defaults: Mapping[str, Any]) -> dict[str, Option
 def signature_of(options: Mapping[str, Option]) -> inspect.Signature:
     """The explicit signature of an optimizer with these options."""
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [
+    leading = [
         inspect.Parameter("model", positional),
         inspect.Parameter("params", positional, default=None),
     ]
-    parameters += [
+    keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
         for name, option in options.items()
     ]
-    return inspect.Signature(parameters)
+    return inspect.Signature([*leading, *keywords])
 
 
 def documentation_of(options: Mapping[str, Option]) -> str:
     """The entries of a docstring's Args section."""
     return "".join(f"\n    {name}: {option.doc}" for name, option in options.items())
+
+
+# --- checks ----------------------------------------------------------------------------------
 
 
 def unknown_name(names: Collection[str], known: Collection[str]) -> str | None:

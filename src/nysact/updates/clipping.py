@@ -10,28 +10,22 @@ from torch import Tensor
 
 from nysact.distributed import local_gradient, sum_over_shards
 from nysact.torch_private import foreach_mul
+from nysact.updates.gradients import Gradients, rate_of
 
 
-def clip_step(
-    param_groups: Sequence[Mapping[str, Any]], gradients: Mapping[Tensor, Tensor], bound: float
-) -> None:
-    """Scale the preconditioned gradients in place, without a device sync."""
-    if not gradients:
-        return
+def clip_step(param_groups: Sequence[Mapping[str, Any]], gradients: Gradients, bound: float) -> None:
+    """Scale the preconditioned gradients of the groups in place, without a device sync."""
     owned = [(p, group) for group in param_groups for p in group["params"] if p in gradients]
+    if not owned:
+        return
     lengths = [
         rate_of(group) ** 2 * _inner(gradients[param], local_gradient(param))
         for param, group in owned
     ]
-    length = sum_over_shards(lengths, [param for param, _ in owned]).abs()
+    params = [param for param, _ in owned]
+    length = sum_over_shards(lengths, params).abs()
     scale = (bound / length.clamp(min=torch.finfo(length.dtype).tiny)).sqrt().clamp(max=1)
-    foreach_mul(list(gradients.values()), scale)
-
-
-def rate_of(group: Mapping[str, Any]) -> float | Tensor:
-    """A group's learning rate, a number or a tensor without dimensions."""
-    rate: float | Tensor = group["lr"]
-    return rate.reshape(()) if isinstance(rate, Tensor) else rate
+    foreach_mul([gradients[param] for param in params], scale)
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:

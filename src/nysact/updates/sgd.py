@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim.sgd import sgd
 
-from nysact.distributed import local, local_gradient, sharded_like
+from nysact.distributed import local, sharded_like
 from nysact.torch_private import foreach_mul
-from nysact.updates.clipping import rate_of
+from nysact.updates.gradients import Gradients, States, local_gradients, rate_of, with_gradient
 
 MOMENTUM = "momentum_buffer"
-States = MutableMapping[Tensor, dict[str, Any]]
 
 
-def momentum_buffers(param_groups: Iterable[Mapping[str, Any]], state: States) -> None:
-    """Give every trainable parameter its state, as a first step would."""
-    for group in param_groups:
-        for param in group["params"]:
-            # A step leaves a state of each parameter, if only an empty one.
-            own = state[param] if param.requires_grad else {}
-            if param.requires_grad and group["momentum"]:
-                own.setdefault(MOMENTUM, torch.zeros_like(param))
-
-
-def sgd_update(group: dict[str, Any], gradients: Mapping[Tensor, Tensor], state: States) -> None:
+def sgd_update(group: dict[str, Any], gradients: Gradients, state: States) -> None:
     """Update the parameters of a group; ``grad`` is only read, each rank updates what it holds."""
-    params = [param for param in group["params"] if param.grad is not None]
+    params = with_gradient(group)
     if not params:
         return
-    chosen = [gradients[p] if p in gradients else local_gradient(p) for p in params]
+    chosen = local_gradients(params, gradients)
     decay, coupled = group["weight_decay"], not group["decoupled_weight_decay"]
     rate = rate_of(group)
     held = [local(param) for param in params]

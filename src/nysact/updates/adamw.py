@@ -1,0 +1,44 @@
+"""AdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.adamw import adamw
+
+from nysact.distributed import local
+from nysact.updates.gradients import (
+    Gradients,
+    States,
+    buffers_of,
+    local_gradients,
+    rate_of,
+    with_gradient,
+)
+
+
+def adamw_update(group: dict[str, Any], gradients: Gradients, state: States) -> None:
+    """Update the parameters of a group; ``grad`` is only read, each rank updates what it holds."""
+    params = with_gradient(group)
+    if not params:
+        return
+    for param in params:
+        state[param].setdefault("step", torch.zeros((), dtype=torch.float32))
+    adamw(
+        [local(param) for param in params],
+        local_gradients(params, gradients),
+        buffers_of(params, state, "exp_avg"),
+        buffers_of(params, state, "exp_avg_sq"),
+        [],
+        [state[param]["step"] for param in params],
+        foreach=group["foreach"],
+        fused=group["fused"],
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=rate_of(group),
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=group["maximize"],
+    )
