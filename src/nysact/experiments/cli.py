@@ -6,13 +6,12 @@ import sys
 EXTRAS = {
     **dict.fromkeys(
         (
-            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "pydantic"),
-            *("pytorch_optimizer", "rich", "sklearn", "tensorboard", "timm", "torchvision"),
-            *("transformers", "typer"),
+            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "optuna"),
+            *("pydantic", "pytorch_optimizer", "rich", "sklearn", "submitit"),
+            *("tensorboard", "timm", "torchvision", "transformers", "typer"),
         ),
         "experiments",
     ),
-    **dict.fromkeys(("optuna", "submitit"), "sweeps"),
 }
 
 
