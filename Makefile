@@ -77,6 +77,10 @@ bench: $(VENV)/.installed-models ## measure time and memory of a step: ARGS="MOD
 growth: $(VENV)/.installed ## measure how the cost grows with a layer's inputs and the rank
 	$(BIN)/nysact growth $(ARGS)
 
+.PHONY: theory
+theory: $(VENV)/.installed ## check the convergence theorem by experiment
+	$(PY) -m benchmarks.theory $(ARGS)
+
 .PHONY: bench-gpu
 bench-gpu: $(VENV)/.installed-models $(VENV)/.installed-dev ## run the CUDA tests and all measurements of a GPU
 	PYTHON=$(PY) bash benchmarks/gpu.sh $(ARGS)

@@ -2,34 +2,25 @@
 
 import sys
 
-# The extra that brings each top-level module.
+# Each extra, and the top-level modules that it brings.
 EXTRAS = {
-    **dict.fromkeys(
-        (
-            *("accelerate", "filelock", "jinja2", "matplotlib", "numpy", "optuna"),
-            *("pydantic", "pytorch_optimizer", "rich", "sklearn", "submitit"),
-            *("tensorboard", "timm", "torchvision", "transformers", "typer"),
-        ),
-        "experiments",
-    ),
+    "experiments": "accelerate filelock jinja2 matplotlib numpy omegaconf optuna pandas pydantic "
+    "pytorch_optimizer rich sklearn submitit tensorboard timm torchvision transformers typer",
 }
 
 
 def main() -> None:
-    """Run the command, or say what to install if a package of an extra is missing.
-
-    Raises:
-        ModuleNotFoundError: If a module is missing that no extra would bring.
-    """
+    """Run the command, or say what to install if a package of an extra is missing."""
     try:
         from nysact.experiments.commands import app
 
         app()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRAS:
+        extra = next((name for name, brings in EXTRAS.items() if missing in brings.split()), None)
+        if extra is None:
             raise
         sys.exit(
-            f"nysact: the package {missing} is missing, which this command needs; "
-            f'install it with: pip install "nysact[{EXTRAS[missing]}]"'
+            f"nysact: this command needs the package {missing}, which is not installed; "
+            f'install it with: pip install "nysact[{extra}]"'
         )

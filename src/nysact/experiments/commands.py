@@ -8,7 +8,6 @@ from nysact.experiments.recipes.command import recipes
 from nysact.experiments.report.command import report
 from nysact.experiments.run.command import train
 from nysact.experiments.sweeps.commands import reproduce, sweep
-from nysact.experiments.theory.command import theory
 
 app = typer.Typer(
     help="Experiments with the NysAct optimizer.",
@@ -25,7 +24,6 @@ app.command("recipes")(recipes)
 app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("sweep")(sweep)
-app.command("theory")(theory)
 
 
 @app.callback()

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nysact.experiments.baselines import BASELINES
-from nysact.experiments.config import Config, slug
+from nysact.experiments.config import Config
 from nysact.experiments.config.run import ADDED
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.formatting import slug
 from tests.experiments.configs import config
 
 
@@ -95,7 +96,7 @@ MISTAKES = {
     "precision=fp8": "precision='fp8': expected 'fp32', 'tf32', 'bf16' or 'fp16'",
     "schedule.name=linear": "schedule.name='linear': expected 'cosine' or 'constant'",
     "optimizer=adam": "optimizer is a section: expected one of its settings: optimizer.name",
-    "batch_size": "'batch_size': expected NAME=VALUE",
+    "batch_size": "--set batch_size: expected NAME=VALUE",
     "label_smoothing=1": "label_smoothing=1: expected less than 1",
 }
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.models import MODELS, build_model, find_model, loss_function
+from nysact.experiments.losses import cross_entropy
+from nysact.experiments.models import MODELS, build_model, find_model
 
 # Small enough for a test where the default is not.
 SMALL = {
@@ -33,7 +34,7 @@ def test_every_model_reads_what_its_entry_says_and_gives_a_loss(name):
     options = SMALL.get(name, {})
     model = build_model(name, **options)
     inputs, targets = batch(name, **options)
-    loss = loss_function(model(inputs), targets)
+    loss = cross_entropy()(model(inputs), targets)
     assert loss.shape == ()
     loss.backward()
     assert all(param.grad is not None for param in model.parameters())
@@ -120,7 +121,7 @@ def test_depth_of_an_mlp():
 def test_loss_is_the_mean_over_tokens():
     scores, targets = torch.randn(2, 3, 5), torch.randint(5, (2, 3))
     expected = -scores.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).mean()
-    assert torch.allclose(loss_function(scores, targets), expected)
+    assert torch.allclose(cross_entropy()(scores, targets), expected)
 
 
 WRONG = {

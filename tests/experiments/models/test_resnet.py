@@ -2,26 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from nysact.experiments.models import BasicBlock, CifarResNet
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(("depth", "expected"), [(32, 464_154), (110, 1_727_962)])
-def test_resnets_have_the_published_number_of_parameters(depth, expected):
-    assert parameters(CifarResNet(depth, classes=10)) == expected
+from nysact.experiments.models.resnet import BasicBlock, CifarResNet
 
 
 def test_depth_counts_the_layers_with_weights():
     layers = [m for m in CifarResNet(20).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 20
-
-
-def test_classes_and_channels_shape_the_resnet():
-    model = CifarResNet(20, classes=7, in_channels=1)
-    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("depth", [2, 0, 21, 33])

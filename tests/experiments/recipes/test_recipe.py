@@ -69,7 +69,7 @@ def test_cell_changes_row_changes_column_changes_what_all_have(path):
 
 
 def test_overrides_change_all_runs_but_not_what_is_varied(path):
-    runs = load(path).runs([0], ["epochs=1", "optimizer.options.lr=3"])
+    runs = find_runs(load(path), seeds=[0], overrides=["epochs=1", "optimizer.options.lr=3"])
     assert {(c.epochs, c.optimizer.options["lr"]) for c in runs} == {(1, 3)}
     of_b = find_runs(load(path), rows=["b"], overrides=["optimizer.options.damping=7"])
     assert {c.optimizer.options["damping"] for c in of_b} == {1.0, 2.0}

@@ -1,5 +1,5 @@
 """The configuration of a run: checked types, no unknown names, values by dotted names."""
 
-from nysact.experiments.config.run import OWN, Config, Schedule, Value, slug
+from nysact.experiments.config.run import OWN, Config, Schedule, Value
 
-__all__ = ["OWN", "Config", "Schedule", "Value", "slug"]
+__all__ = ["OWN", "Config", "Schedule", "Value"]

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words."""
+"""Errors of pydantic as sentences with dotted names and the nearest right name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,29 +9,13 @@ from nysact.experiments.config.data import KINDS
 from nysact.experiments.errors import unknown
 
 
-def in_words(error: ValidationError, section: type[BaseModel]) -> str:
-    """Write what is wrong with values.
-
-    Args:
-        error: What is wrong.
-        section: What they should have been.
-
-    Returns:
-        A sentence for each with the dotted name, and the nearest right one or the value found.
-    """
+def describe_error(error: ValidationError, section: type[BaseModel]) -> str:
+    """Write a sentence for each thing that is wrong with the values of a section."""
     return "; ".join(sentence(detail, section) for detail in error.errors(include_url=False))
 
 
 def sentence(detail: Any, section: type[BaseModel]) -> str:
-    """Write what is wrong with a value.
-
-    Args:
-        detail: An entry of pydantic's ``ValidationError.errors``.
-        section: What the values should have been.
-
-    Returns:
-        The sentence.
-    """
+    """Describe an entry of pydantic's ``ValidationError.errors``."""
     name = ".".join(str(part) for part in detail["loc"] if part not in KINDS)
     if detail["type"] == "extra_forbidden":
         return f"there is no setting {unknown(name, names_beside(detail['loc'], section))}"
@@ -47,15 +31,7 @@ def sentence(detail: Any, section: type[BaseModel]) -> str:
 
 
 def names_beside(location: Sequence[Any], section: Any) -> list[str]:
-    """List the dotted names that are right in a section.
-
-    Args:
-        location: A wrong one in pydantic's form, where the kind of data is a part of its own.
-        section: The model that holds the section.
-
-    Returns:
-        The names.
-    """
+    """List the dotted names beside a wrong one, whose location has the kind of data as a part."""
     for part in location[:-1]:
         if part in KINDS:
             section = KINDS[part]

@@ -7,19 +7,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from nysact.experiments.assignments import parse_assignment, parse_value
 from nysact.experiments.baselines.registry import find
-from nysact.experiments.config.assignments import assign, parsed
 from nysact.experiments.config.data import FolderData, ImageData, OwnData, Section, TextData
-from nysact.experiments.config.errors import in_words
+from nysact.experiments.config.errors import describe_error
+from nysact.experiments.config.override import assign
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.formatting import slug
 from nysact.experiments.models import find_model
 
 Value = bool | int | float | str
-# The name of a model or of data that a caller hands over instead of naming it.
+# The name of a model, data or optimizer that a caller passes instead of naming it.
 OWN = "own"
-# Settings that came after runs had been stored, by their dotted names, each with the value that
-# stands for what was done before, written out: with it a run keeps its name, and once the default
-# becomes another one it does not.
+# Settings that were added after runs had been stored, each with the value that stands for what was
+# done before: with it a run keeps its name.
 ADDED: Mapping[str, Value | None] = {
     "data.loader": "device",
     "data.augmentation": None,
@@ -34,12 +35,7 @@ ADDED: Mapping[str, Value | None] = {
 
 
 class ModelConfig(Section):
-    """A model by its name.
-
-    Args:
-        name: A key of :data:`~nysact.experiments.models.MODELS`, or ``"own"``.
-        options: Its options; those that are not given are its defaults.
-    """
+    """A model by its name; options that are not given are its defaults."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -51,17 +47,11 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """An optimizer by its name.
-
-    Args:
-        name: A key of :data:`~nysact.experiments.baselines.BASELINES`.
-        options: Its settings; those that are not given are its defaults.
-        decay_vectors: Whether weight decay acts on norms, biases and other vectors too.
-    """
+    """An optimizer by its name; options that are not given are its defaults."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
-    decay_vectors: bool = True
+    decay_vectors: bool = True  # whether weight decay acts on norms, biases and other vectors too
 
     @model_validator(mode="before")
     @classmethod
@@ -70,17 +60,10 @@ class OptimizerConfig(Section):
 
 
 class Schedule(Section):
-    """How the learning rate changes.
-
-    Args:
-        name: ``"cosine"``: down to 0 along half a cosine; ``"constant"``.
-        every: Whether it falls after each epoch or each step; it always rises each step.
-        warmup_epochs: Epochs in which it rises linearly to its value at first.
-        warmup_steps: The same in steps.
-    """
+    """How the learning rate changes: a linear warm-up each step, then half a cosine or constant."""
 
     name: Literal["cosine", "constant"] = "cosine"
-    every: Literal["epoch", "step"] = "epoch"
+    every: Literal["epoch", "step"] = "epoch"  # when it falls
     warmup_epochs: NonNegativeInt = 0
     warmup_steps: NonNegativeInt = 0
 
@@ -92,62 +75,35 @@ class Schedule(Section):
 
 
 class Record(Section):
-    """What is recorded beside losses and accuracies.
+    """What is recorded beside losses and accuracies."""
 
-    Args:
-        covariance_norms: Whether each evaluation records the Frobenius norm of the covariance of
-            each layer's inputs.
-        covariances: Layers whose covariance, and approximations of it, the end of the run records.
-        rank: Rank of those approximations.
-    """
-
-    covariance_norms: bool = False
+    covariance_norms: bool = False  # of each layer's inputs, at each evaluation
+    # Layers whose covariance, and approximations of it, are recorded at the end.
     covariances: list[str] = Field(default_factory=list)
-    rank: PositiveInt = 10
+    rank: PositiveInt = 10  # of those approximations
 
 
 class Config(Section):
-    """All that a run's result depends on.
-
-    Args:
-        recipe: Name of the recipe that it belongs to.
-        row: Label of the optimizer in tables.
-        column: Label of what is trained.
-        sweep: Dotted names of what a figure varies, with this run's values.
-        seed: Seed of the weights, of the order and augmentation of samples, and of optimizers
-            that draw.
-        model: The model.
-        data: The data.
-        optimizer: The optimizer.
-        schedule: How the learning rate changes.
-        batch_size: Samples a step, over all processes.
-        epochs: Passes over the training set; either this or ``steps`` is given.
-        steps: Steps in all.
-        evaluation_interval: Steps between evaluations, ``None`` for one after each epoch; there is
-            always one at the end.
-        label_smoothing: Share of the training targets that is spread evenly over all classes.
-        precision: Of the arithmetic; the parameters are always fp32. ``"tf32"`` lets a GPU round
-            the inputs of products and convolutions, which nothing else does.
-        threads: Threads on a CPU, ``None`` for torch's default; results depend on it.
-        record: What is recorded besides.
-    """
+    """All that the result of a run depends on."""
 
     recipe: str
-    row: str
-    column: str
-    sweep: dict[str, Value] = Field(default_factory=dict)
+    row: str  # the label of the optimizer in tables
+    column: str  # the label of what is trained
+    sweep: dict[str, Value] = Field(default_factory=dict)  # dotted name to the varied value
+    # Of the weights, of the order and augmentation of samples, and of optimizers that draw.
     seed: NonNegativeInt = 0
     model: ModelConfig
     data: ImageData | FolderData | TextData | OwnData = Field(discriminator="name")
     optimizer: OptimizerConfig
     schedule: Schedule = Schedule()
-    batch_size: PositiveInt = 128
-    epochs: PositiveInt | None = None
+    batch_size: PositiveInt = 128  # samples a step, over all processes
+    epochs: PositiveInt | None = None  # this or steps
     steps: PositiveInt | None = None
-    evaluation_interval: PositiveInt | None = None
+    evaluation_interval: PositiveInt | None = None  # in steps, None for once an epoch
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Of the arithmetic; parameters are always fp32. Only "tf32" lets a GPU round fp32 inputs.
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    threads: PositiveInt | None = None
+    threads: PositiveInt | None = None  # on a CPU, where results depend on it
     record: Record = Record()
 
     @model_validator(mode="after")
@@ -158,58 +114,22 @@ class Config(Section):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> "Config":
-        """Make a configuration of nested values.
-
-        Args:
-            values: The values, such as a file holds them.
-
-        Returns:
-            The configuration.
-
-        Raises:
-            ExperimentError: If a name is unknown, or a value is missing or of another type; the
-                message names it, what was expected, and the nearest right name.
-        """
+        """Make a configuration of nested values, or say which name or value is wrong."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ExperimentError(in_words(error, cls)) from error
+            raise ExperimentError(describe_error(error, cls)) from error
 
     def override(self, assignments: Iterable[str]) -> "Config":
-        """Change values by their dotted names.
-
-        Args:
-            assignments: Such as ``"optimizer.options.lr=0.3"``; values are written as in TOML, but
-                text needs no quotes and ``none`` stands for no value. ``steps`` takes the place
-                of ``epochs``, and the other way round; another optimizer or model begins with its
-                own defaults.
-
-        Returns:
-            The changed configuration.
-
-        Raises:
-            ExperimentError: If a name is unknown or a value of another type.
-        """
-        values = self.model_dump()
-        for assignment in assignments:
-            name, equals, text = assignment.partition("=")
-            if not equals:
-                raise ExperimentError(
-                    f"{assignment!r}: expected NAME=VALUE, such as optimizer.options.lr=0.3"
-                )
-            assign(values, name.strip(), parsed(text.strip()))
-            values = Config.checked(values).model_dump()
-        return Config.checked(values)
+        """Apply assignments such as ``"optimizer.options.lr=0.3"``."""
+        config = self
+        for text in assignments:
+            name, value = parse_assignment(text, "--set", "optimizer.options.lr=0.3")
+            config = Config.checked(assign(config.model_dump(), name, parse_value(value)))
+        return config
 
     def run_id(self) -> str:
-        """Name the run after its labels and all its values but where its data lies.
-
-        The values are those in force, defaults included, so that another default is another run;
-        only what :data:`ADDED` lists is left out while it is as it was before it was there.
-
-        Returns:
-            A name for a folder.
-        """
+        """Name the run after its labels and a hash of its settings, except where its data lies."""
         values = self.model_dump()
         for name, before in ADDED.items():
             leave_out(values, name, before)
@@ -223,7 +143,7 @@ class Config(Section):
 
 
 def leave_out(values: dict[str, Any], name: str, value: Value | None) -> None:
-    """Remove the setting of a dotted name, if there is one and it has a value."""
+    """Remove the setting of a dotted name if it has this value."""
     *path, last = name.split(".")
     section: Any = values
     for part in path:
@@ -232,22 +152,8 @@ def leave_out(values: dict[str, Any], name: str, value: Value | None) -> None:
         del section[last]
 
 
-def slug(label: str) -> str:
-    """Turn a label into part of a file's name."""
-    kept = "".join(char if char.isalnum() or char == "." else " " for char in label.lower())
-    return "-".join(kept.split())
-
-
 def completed(values: Any, complete: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> Any:
-    """Complete the options of a model or optimizer; what is of a wrong type is left as it is.
-
-    Args:
-        values: The section.
-        complete: Adds the defaults of a name to its options.
-
-    Returns:
-        The section with all options, in the types that JSON has.
-    """
+    """Add the defaults to a section's options; what is of a wrong type is left to the check."""
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         return values
     given = values.get("options", {})

@@ -1,26 +1,15 @@
 """The models of the experiments, by name and one by one."""
 
-from nysact.experiments.models.densenet import cifar_densenet121
-from nysact.experiments.models.digits import digits_network
-from nysact.experiments.models.lenet import lenet5
-from nysact.experiments.models.registry import (
-    MODELS,
-    Model,
-    build_model,
-    find_model,
-    loss_function,
-)
-from nysact.experiments.models.resnet import BasicBlock, CifarResNet
+from nysact.experiments.models.registry import MODELS, Model, build_model, find_model
+from nysact.experiments.models.resnet import CifarResNet
+from nysact.experiments.models.small import digits_network, lenet5
 
 __all__ = [
     "MODELS",
-    "BasicBlock",
     "CifarResNet",
     "Model",
     "build_model",
-    "cifar_densenet121",
     "digits_network",
     "find_model",
     "lenet5",
-    "loss_function",
 ]

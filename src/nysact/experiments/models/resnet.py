@@ -1,4 +1,4 @@
-"""The ResNets of the CIFAR experiments."""
+"""The ResNets of the CIFAR experiments, which no library has."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,11 +14,6 @@ class BasicBlock(nn.Module):
 
     Where the block changes shape, the shortcut takes every second pixel and fills the new
     channels with zeros.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, at least ``in_channels``.
-        stride: Stride of the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -27,8 +22,7 @@ class BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.norm2 = nn.BatchNorm2d(out_channels)
-        self.stride = stride
-        self.new_channels = out_channels - in_channels
+        self.stride, self.new_channels = stride, out_channels - in_channels
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Bring the input to the output's shape without parameters."""
@@ -46,19 +40,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet in its CIFAR form: three stages of 16, 32 and 64 channels.
-
-    With 10 classes and 3 input channels depth 32 has 464,154 parameters and depth 110 has
-    1,727,962. Weights start Kaiming-normal.
-
-    Args:
-        depth: Layers with weights: 6 n + 2, such as 20, 32, 110.
-        classes: Number of classes.
-        in_channels: Channels of the images.
-
-    Raises:
-        ValueError: If ``depth`` is not 6 n + 2.
-    """
+    """ResNet of depth 6 n + 2 in its CIFAR form: three stages of 16, 32 and 64 channels."""
 
     def __init__(self, depth: int, classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()

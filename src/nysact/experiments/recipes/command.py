@@ -1,35 +1,45 @@
 """The command ``nysact recipes``."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from nysact.experiments import options
 from nysact.experiments.error_message import errors_shown
+
+if TYPE_CHECKING:
+    from nysact.experiments.recipes import Recipe
 
 
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="A recipe.", show_default="list all recipes")
     ] = None,
-    row: Annotated[str | None, typer.Option(help="Show the settings of this row.")] = None,
-    column: Annotated[str | None, typer.Option(help="Show the settings of this column.")] = None,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting as in train."),
-    ] = None,
+    row: options.Row = None,
+    column: options.Column = None,
+    assign: options.Assign = None,
 ) -> None:
     """List the recipes, or show one: its rows, columns and runs, and every setting of a run."""
+    from nysact.experiments.recipes import find_runs, load
+
     with errors_shown():
         if name is None:
-            show_all(Console())
-        else:
-            show(name, row, column, assign or [], Console())
+            list_all(Console())
+            return
+        recipe = load(name)
+        configs = find_runs(recipe, row or (), column or (), overrides=assign or ())
+    console = Console()
+    for line in described(recipe):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    line = f"settings of {configs[0].row}, {configs[0].column} (one of {len(configs)} runs):"
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(json.dumps(configs[0].model_dump(), indent=2, ensure_ascii=False), markup=False)
 
 
-def show_all(console: Console) -> None:
+def list_all(console: Console) -> None:
     """List the recipes with the number of their runs."""
     from nysact.experiments.recipes import load, names
 
@@ -43,31 +53,11 @@ def show_all(console: Console) -> None:
     console.print(table)
 
 
-def show(
-    name: str, row: str | None, column: str | None, overrides: list[str], console: Console
-) -> None:
-    """Show a recipe, and all settings of one of its runs.
-
-    Args:
-        name: The recipe.
-        row: The row of the run, ``None`` for the first.
-        column: The column of the run, ``None`` for the first.
-        overrides: Assignments.
-        console: Where to show it.
-    """
-    from nysact.experiments.recipes import find_runs, load
-
-    recipe = load(name)
-    configs = list(
-        find_runs(recipe, [row] if row else (), [column] if column else (), overrides=overrides)
-    )
-    seeds = ", ".join(map(str, recipe.seeds))
-    for line in (
-        f"{name}: {recipe.title}",
+def described(recipe: "Recipe") -> list[str]:
+    """Describe a recipe in a few lines."""
+    return [
+        f"{recipe.name}: {recipe.title}",
         f"rows: {'; '.join(recipe.rows)}",
         f"columns: {'; '.join(recipe.columns)}",
-        f"seeds: {seeds}; runs: {len(configs)}, stored under {recipe.source}",
-        f"settings of {configs[0].row}, {configs[0].column}:",
-    ):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(json.dumps(configs[0].model_dump(), indent=2, ensure_ascii=False), markup=False)
+        f"seeds: {', '.join(map(str, recipe.seeds))}; runs are stored under {recipe.source}",
+    ]

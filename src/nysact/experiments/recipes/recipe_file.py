@@ -1,4 +1,4 @@
-"""What a recipe's file may hold, and the check that every name in it is one that there is."""
+"""What a recipe's file may hold, and the check that every name in it exists."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -25,75 +25,41 @@ OF_SOURCE = ("run", "rows", "sweeps")
 
 
 class Sweep(Section):
-    """A setting that is varied.
+    """A setting that is varied."""
 
-    Args:
-        name: Its dotted name.
-        values: What it is set to, one after the other.
-        rows: The rows in which it is varied, ``None`` for all.
-    """
-
-    name: str
+    name: str  # dotted
     values: list[Value] = Field(min_length=1)
-    rows: list[str] | None = None
+    rows: list[str] | None = None  # in which it is varied, None for all
 
 
 class Report(Section):
-    """How runs are shown.
+    """How runs are shown."""
 
-    Args:
-        kind: One of :data:`KINDS`, ``None`` for whatever the runs have to show.
-        metric: What tables compare.
-        at: Whether that is the metric's last value or its best.
-        reference: The row to which time and memory are relative.
-        target: What the time to a target is measured for, ``None`` for 90% of the reference's best.
-        names: Dotted names of the settings that a table of settings shows.
-    """
-
-    kind: str | None = None
-    metric: str = "test_accuracy"
-    at: Literal["final", "best"] = "final"
-    reference: str = "SGD"
-    target: str | int | float | None = None
-    names: list[str] = Field(default_factory=list)
+    kind: str | None = None  # one of KINDS, None for whatever the runs have to show
+    metric: str = "test_accuracy"  # what tables compare
+    at: Literal["final", "best"] = "final"  # the metric's last or best value
+    reference: str = "SGD"  # the row to which time and memory are relative
+    target: str | int | float | None = None  # of time to a target, None for 90% of the reference's
+    names: list[str] = Field(default_factory=list)  # dotted, for a table of settings
 
 
 class RecipeFile(Section):
-    """What a recipe's file may hold.
-
-    Args:
-        title: What it is, in a line.
-        source: The recipe whose runs it shows, ``None`` for its own.
-        report: How the runs are shown.
-        seeds: The seeds that are run unless others are asked for.
-        run: What all runs have in common.
-        rows: For each row, what differs.
-        columns: For each column, what differs; or a list of the source's columns.
-        sweeps: What is varied.
-        paper: The paper's numbers by row and column.
-    """
+    """What a recipe's file may hold."""
 
     title: str
-    source: str | None = None
+    source: str | None = None  # the recipe whose runs it shows, None for its own
     report: Report = Report()
     seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
-    run: dict[str, Any] = Field(default_factory=dict)
-    rows: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    run: dict[str, Any] = Field(default_factory=dict)  # what all runs have in common
+    rows: dict[str, dict[str, Any]] = Field(default_factory=dict)  # what differs in each
+    # What differs in each, or a list of columns of the source.
     columns: dict[str, dict[str, Any]] | list[str] = Field(default_factory=dict)
     sweeps: list[Sweep] = Field(default_factory=list)
-    paper: dict[str, dict[str, str]] = Field(default_factory=dict)
+    paper: dict[str, dict[str, str]] = Field(default_factory=dict)  # its numbers by row and column
 
 
 def check_file(content: RecipeFile, source: RecipeFile | None) -> None:
-    """Make sure that every row, column, kind and metric that a file names is one that there is.
-
-    Args:
-        content: What the file holds.
-        source: What the file of its source holds, if it has one.
-
-    Raises:
-        ExperimentError: If one is not; the message names the nearest.
-    """
+    """Make sure that every row, column, kind and metric that a file names exists."""
     runs = content if source is None else source
     check_source(content, source)
     if not runs.rows or not isinstance(runs.columns, dict) or not runs.columns:
@@ -113,16 +79,7 @@ def check_file(content: RecipeFile, source: RecipeFile | None) -> None:
 
 
 def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Make sure that names are known.
-
-    Args:
-        what: Begins the message.
-        names: The names.
-        known: Those that there are.
-
-    Raises:
-        ExperimentError: If there is another.
-    """
+    """Make sure that names are known."""
     known = list(known)
     for name in names:
         if name not in known:
@@ -171,16 +128,7 @@ def check_cells(content: RecipeFile) -> None:
 
 
 def check_report(report: Report, rows: Iterable[str], given: Iterable[str]) -> None:
-    """Make sure that what a report names is there.
-
-    Args:
-        report: How the runs are shown.
-        rows: The rows.
-        given: Which of the report's settings the file has.
-
-    Raises:
-        ExperimentError: If it names something else.
-    """
+    """Make sure that what a report names exists."""
     if report.kind is not None:
         check_names("report.kind is", [report.kind], KINDS)
     check_names("report.metric is", [report.metric], METRICS)

@@ -1,9 +1,8 @@
-"""How figures look: colours, dashes and markers, labels of settings, and the files written."""
+"""The look of figures: colours, dashes and markers, labels of settings, and the files written."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -16,23 +15,19 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
 from nysact.experiments.metrics import Metric
 
-# Each optimizer looks alike in every figure. These names are given the first styles, in this
-# order, in which those that are often shown together have colours of their own; another name gets
-# the next one that is free in its figure.
+# These have the same style in every figure: the first styles, in this order, in which optimizers
+# that are often shown together differ in colour. Another name gets the next free style.
 KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "KFAC", "NysAct-S", "Adam", "NysAct-G"),)
 LABELS = {
     "lr": "learning rate",
     "damping": "damping ρ",
     "stat_decay": "decay β₂ of the statistics",
-    "batch_size": "batch size",
     "rank": "rank r",
     "inv_interval": "steps between refreshes τ_inv",
     "cov_interval": "steps between statistics τ_cov",
-    "weight_decay": "weight decay",
 }
-# Width of a panel and height of a row of panels, in inches.
-PANEL = (5.0, 3.8)
-LEGEND = 0.9
+# Width of a panel and height of a row of panels, and the space for a legend, in inches.
+PANEL, LEGEND = (5.0, 3.8), 0.9
 # Resolution of a PNG, and the width in inches from which it is lower.
 DPI, LARGE = 150, 14
 # From this ratio of the largest to the smallest value on, a logarithmic axis has ticks to read.
@@ -41,8 +36,7 @@ WIDE = 5.0
 HANDLE, CHARACTER = 0.75, 0.085
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How the curves of one row are drawn."""
 
     color: str
@@ -51,14 +45,7 @@ class Style:
 
 
 def styles(rows: Sequence[str]) -> dict[str, Style]:
-    """Give every row a style of its own.
-
-    Args:
-        rows: Names of optimizers, or of whatever the curves stand for.
-
-    Returns:
-        A style for each; past the number of styles they recur.
-    """
+    """Give each name a style of its own; past the number of styles they recur."""
     places = {row: KNOWN.index(row) for row in rows if row in KNOWN}
     free = [place for place in range(len(STYLES)) if place not in places.values()]
     others = [row for row in dict.fromkeys(rows) if row not in KNOWN]
@@ -75,21 +62,22 @@ def panels(count: int, columns: int = 2) -> Figure:
     return Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
 
 
+def panel_grid(count: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """Make a figure of so many panels."""
+    figure = panels(count, columns)
+    across = min(count, columns)
+    grid = figure.subplots(-(-count // across), across, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    for axes in grid.flat[:count]:
+        axes.grid(alpha=0.3)
+    return figure, list(grid.flat[:count])
+
+
 def label_of(name: str) -> str:
     """Name a setting for an axis: ``optimizer.options.lr`` is the learning rate."""
     last = name.rpartition(".")[2]
     return LABELS.get(last, last.replace("_", " "))
-
-
-def numbers_first(value: Any) -> tuple[bool, Any]:
-    """Order numbers by size, and after them everything else by its text."""
-    number = isinstance(value, int | float)
-    return not number, value if number else str(value)
-
-
-def value_text(value: Any) -> str:
-    """Write a setting's value short: ``0.1``, ``1``, ``True``."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def slug(text: str) -> str:
@@ -98,23 +86,12 @@ def slug(text: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn.
-
-    Args:
-        figure: The figure.
-        path: Where, without a suffix.
-
-    Returns:
-        The two files.
-    """
+    """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    dpi = DPI if figure.get_figwidth() < LARGE else DPI * 2 / 3
     with mpl.rc_context({"svg.hashsalt": "nysact"}):
-        figure.savefig(
-            files[0],
-            dpi=DPI if figure.get_figwidth() < LARGE else DPI * 2 / 3,
-            metadata={"Software": None},
-        )
+        figure.savefig(files[0], dpi=dpi, metadata={"Software": None})
         figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     return files
 
@@ -132,13 +109,13 @@ def logarithmic(axes: Axes, metric: Metric) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(figure: Figure, title: str = "") -> None:
-    """Put one legend for all panels below them, where it covers no curve.
+def some_markers(points: Iterable[object]) -> int:
+    """Give the distance between the points of a curve that have a marker."""
+    return max(1, len(list(points)) // 8)
 
-    Args:
-        figure: The figure; what has the same label in several panels is listed once.
-        title: What the legend says first.
-    """
+
+def legend_below(figure: Figure, title: str = "") -> None:
+    """Put one legend for all panels below them, each label once, where it covers no curve."""
     entries: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -1,6 +1,7 @@
 """A layer's covariance beside its low-rank approximations: figure 1 of the paper."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from nysact.experiments.report.results import Results
 from nysact.experiments.report.style import PANEL
-from nysact.experiments.run.store import StoredRun
 
 Matrices = Mapping[str, NDArray[np.floating]]
 # The array of each layer that the others approximate.
@@ -19,16 +19,9 @@ BRIGHTEST = 0.995
 
 
 def heatmap_figure(results: Results) -> Figure | None:
-    """Draw the matrices of the first run that recorded any: a row of panels for each layer.
-
-    Args:
-        results: The runs.
-
-    Returns:
-        The figure, or ``None`` if no run recorded matrices.
-    """
-    run = next((r for r in results.runs if (r.path / "arrays.npz").is_file()), None)
-    layers = {} if run is None else matrices(run)
+    """Draw the matrices of the first run that recorded any, a row of panels for each layer."""
+    run = next((r for r in results.stored if (r.path / "arrays.npz").is_file()), None)
+    layers = {} if run is None else matrices(run.path / "arrays.npz")
     if run is None or not layers:
         return None
     across = max(len(found) for found in layers.values())
@@ -42,17 +35,10 @@ def heatmap_figure(results: Results) -> Figure | None:
     return figure
 
 
-def matrices(run: StoredRun) -> dict[str, dict[str, NDArray[np.floating]]]:
-    """Read the matrices of each layer, the exact one first.
-
-    Args:
-        run: A run whose arrays are named ``layer/covariance`` and ``layer/approximation``.
-
-    Returns:
-        Layer to name to matrix, for layers whose exact matrix is there.
-    """
+def matrices(path: Path) -> dict[str, dict[str, NDArray[np.floating]]]:
+    """Read the matrices, stored as ``layer/name``, of each layer that has an exact one, first."""
     found: dict[str, dict[str, NDArray[np.floating]]] = {}
-    with np.load(run.path / "arrays.npz", allow_pickle=False) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             layer, _, name = key.rpartition("/")
             # Of a grouped convolution, the first group.
@@ -66,14 +52,7 @@ def matrices(run: StoredRun) -> dict[str, dict[str, NDArray[np.floating]]]:
 
 
 def draw_layer(figure: Figure, row_of_axes: list[Axes], layer: str, found: Matrices) -> None:
-    """Draw a layer's matrices in one colour scale, with the errors of the approximations.
-
-    Args:
-        figure: The figure, for the scale.
-        row_of_axes: At least as many axes as matrices.
-        layer: The layer's name.
-        found: The matrices, the exact one first.
-    """
+    """Draw a layer's matrices in one colour scale, with the errors of the approximations."""
     exact = found[EXACT]
     low, high = float(np.quantile(exact, 1 - BRIGHTEST)), float(np.quantile(exact, BRIGHTEST))
     for (name, matrix), axes in zip(found.items(), row_of_axes, strict=False):

@@ -1,1 +1,0 @@
-"""The convergence theorem of the paper's section 5, checked by experiment: see docs/theory.md."""
