@@ -1,6 +1,6 @@
 """The look of figures: colours, dashes and markers, labels of settings, and the files written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +80,6 @@ def label_of(name: str) -> str:
     return LABELS.get(last, last.replace("_", " "))
 
 
-def slug(text: str) -> str:
-    """Turn words into a part of a file's name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +102,6 @@ def logarithmic(axes: Axes, metric: Metric) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def some_markers(points: Iterable[object]) -> int:
-    """Give the distance between the points of a curve that have a marker."""
-    return max(1, len(list(points)) // 8)
 
 
 def legend_below(figure: Figure, title: str = "") -> None:

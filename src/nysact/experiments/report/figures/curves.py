@@ -14,7 +14,6 @@ from nysact.experiments.report.style import (
     legend_below,
     logarithmic,
     panel_grid,
-    some_markers,
     styles,
 )
 
@@ -71,7 +70,7 @@ def draw(axes: Axes, label: str, points: pd.DataFrame, style: Style) -> None:
     x, mean, low, high = (points[name].to_numpy() for name in ("x", "mean", "low", "high"))
     axes.plot(
         x, mean, style.dashes, color=style.color, marker=style.marker, markersize=4,
-        markevery=some_markers(x), linewidth=1.3, label=label,
+        markevery=0.12, linewidth=1.3, label=label,
     )  # fmt: skip
     axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0)
 

@@ -20,7 +20,7 @@ BRIGHTEST = 0.995
 
 def heatmap_figure(results: Results) -> Figure | None:
     """Draw the matrices of the first run that recorded any, a row of panels for each layer."""
-    run = next((r for r in results.stored if (r.path / "arrays.npz").is_file()), None)
+    run = next((r for r in results.runs["stored"] if (r.path / "arrays.npz").is_file()), None)
     layers = {} if run is None else matrices(run.path / "arrays.npz")
     if run is None or not layers:
         return None

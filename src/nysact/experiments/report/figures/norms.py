@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nysact.experiments.report.results import Results
-from nysact.experiments.report.style import Style, legend_below, panel_grid, some_markers, styles
+from nysact.experiments.report.style import Style, legend_below, panel_grid, styles
 
 KEY = "covariance_norms."
 
@@ -41,6 +41,6 @@ def draw_norms(axes: Axes, norms: pd.DataFrame, look: dict[str, Style]) -> None:
         style = look[str(layer)]
         axes.plot(
             mine["step"], mine["value"], style.dashes, color=style.color, marker=style.marker,
-            markersize=4, markevery=some_markers(mine["step"]), label=layer,
+            markersize=4, markevery=0.12, label=layer,
         )  # fmt: skip
     axes.set(xlabel="step", ylabel="Frobenius norm of the covariance", yscale="log")

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nysact.experiments.formatting import number
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.results import Results, value_text
+from nysact.experiments.report.results import Results
 from nysact.experiments.report.style import Style, label_of, legend_below, panel_grid, styles
 
 # Width over which the rows are spread around a value, so that error bars do not cover each other.
@@ -45,11 +46,10 @@ def varied_figure(results: Results, measures: list[Measure]) -> Figure | None:
         return None
     figure, grid = panel_grid(len(places))
     look = styles(results.rows)
-    texts = results.runs.drop_duplicates("setting").set_index("setting")["sweep"]
     for (column, name, title, settings), axes in zip(places, grid, strict=True):
         here = summaries[title][summaries[title]["column"] == column]
         draw_panel(axes, here, settings, look)
-        axes.set_xticks(range(len(settings)), [value_text(texts[s][name]) for s in settings])
+        axes.set_xticks(range(len(settings)), [number(results.sweeps[s][name]) for s in settings])
         axes.set(
             title=column, xlabel=label_of(name), ylabel=title, xlim=(-0.5, len(settings) - 0.5)
         )
