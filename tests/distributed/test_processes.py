@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from benchmarks.communication import Traffic
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
@@ -12,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
+from nysact.distributed import find_processes, processes_pending
 from nysact.distributed.groups import group_of_mesh
-from nysact.experiments.bench.communication import Traffic
 from nysact.optim.shared_refresh import pays
 from nysact.optim.stack import LayerStack
 from nysact.optim.verdict import Verdict
@@ -60,6 +61,49 @@ def early():
 
 def test_processes_that_come_after_the_optimizer_are_refused(two):
     assert two(early) == [True, True]
+
+
+def wrapped_late(how):
+    """The processes as found before the model is wrapped, in a forward after that, and behind."""
+    model, found = network(), []
+
+    def look(*_):
+        ranks = () if processes_pending(model, None) else find_processes(model, None).ranks
+        found.append(sorted(ranks))
+
+    look()
+    wrapped = wrap(model, how)
+    model[3].register_forward_pre_hook(look)
+    wrapped(batch(0)[0])
+    look()
+    with pytest.raises(ValueError, match=r"2 processes.*process_group=torch.distributed.group"):
+        find_processes(network(), None)
+    return found
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_model_that_is_wrapped_late_tells_its_processes_in_its_forward(two, how):
+    # fully_shard marks the model itself, DistributedDataParallel shows in its forward alone.
+    expected = [[], [0, 1], [] if how == "ddp" else [0, 1]]
+    assert two(wrapped_late, how) == [expected, expected]
+
+
+def forward_of_another():
+    """A wrapper whose forward runs says nothing of models outside it."""
+    wrapped, other, found = wrap(network(), "ddp"), network(), []
+    wrapped.module[3].register_forward_pre_hook(
+        lambda *_: found.append(processes_pending(other, None))
+    )
+    wrapped(batch(0)[0])
+    return found
+
+
+def test_the_forward_of_another_model_tells_nothing(two):
+    assert two(forward_of_another) == [[True], [True]]
+
+
+def test_without_torch_distributed_nothing_is_pending():
+    assert not processes_pending(network(), None)
 
 
 def too_few():

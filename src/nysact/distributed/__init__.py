@@ -1,6 +1,6 @@
 """Process groups and sharded tensors; nothing here knows layers or optimizers."""
 
-from nysact.distributed.groups import Group, several_running, wrapper_of
+from nysact.distributed.groups import Group, wrapper_of
 from nysact.distributed.join import check_no_join, refuse_join
 from nysact.distributed.processes import Processes, Sum, find_processes, processes_pending
 from nysact.distributed.shards import (
@@ -37,7 +37,6 @@ __all__ = [
     "refuse_join",
     "row_shard",
     "set_gradient",
-    "several_running",
     "shard_like",
     "sharded_like",
     "sharing_pays",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
@@ -16,9 +16,6 @@ from nysact.torch_private import active_ddp, fsdp_meshes, uncompiled
 
 # A sum over several groups goes over one after the other: within nodes, then across them, say.
 Group: TypeAlias = "dist.ProcessGroup | DeviceMesh | Sequence[dist.ProcessGroup]"
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
 
 # Groups made for meshes of several dimensions, by their ranks: shared by all optimizers of a world.
 _mesh_groups: MutableMapping[dist.ProcessGroup, dict[tuple[int, ...], dist.ProcessGroup]]
@@ -32,42 +29,29 @@ def several_running() -> bool:
 
 def wrapper_of(model: nn.Module) -> DistributedDataParallel | None:
     """The first DistributedDataParallel that the model is or holds, or whose forward calls it."""
-    found = (module for module in _modules(model) if isinstance(module, DistributedDataParallel))
-    return next(found, None) or _calling_wrapper(model)
-
-
-def _calling_wrapper(model: nn.Module) -> DistributedDataParallel | None:
-    wrapper, inner = active_ddp(), uncompiled(model)
-    holds = wrapper is not None and any(module is inner for module in wrapper.modules())
-    return wrapper if holds else None
-
-
-def _modules(model: nn.Module) -> Iterable[nn.Module]:
-    return uncompiled(model).modules()
+    inner, active = uncompiled(model), active_ddp()
+    found = [module for module in inner.modules() if isinstance(module, DistributedDataParallel)]
+    if active is not None and any(module is inner for module in active.modules()):
+        found.append(active)
+    return next(iter(found), None)
 
 
 def groups_of_model(model: nn.Module) -> set[dist.ProcessGroup]:
     """Process groups that the model's wrappers reduce gradients over."""
     wrapper = wrapper_of(model)
     found = set[dist.ProcessGroup]() if wrapper is None else {wrapper.process_group}
-    for module in _modules(model):
-        found |= _groups_of_module(module)
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # imported if the model is wrapped in it
+    for module in uncompiled(model).modules():
+        if isinstance(module, DistributedDataParallel):
+            found.add(module.process_group)
+        elif fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel):
+            raise TypeError(
+                "the model is wrapped in FullyShardedDataParallel, which flattens weights and "
+                "loses their rows: use torch.distributed.fsdp.fully_shard instead"
+            )
+        elif fsdp is not None and isinstance(module, fsdp.FSDPModule):
+            found.update(map(group_of_mesh, fsdp_meshes(module)))
     return found
-
-
-def _groups_of_module(module: nn.Module) -> AbstractSet[dist.ProcessGroup]:
-    # A model that FSDP wrapped has imported it.
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
-    if isinstance(module, DistributedDataParallel):
-        return {module.process_group}
-    if fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel):
-        raise TypeError(
-            "the model is wrapped in FullyShardedDataParallel, which flattens weights and loses "
-            "their rows: use torch.distributed.fsdp.fully_shard instead"
-        )
-    if fsdp is not None and isinstance(module, fsdp.FSDPModule):
-        return {group_of_mesh(mesh) for mesh in fsdp_meshes(module)}
-    return set()
 
 
 def group_of_mesh(mesh: DeviceMesh) -> dist.ProcessGroup:

@@ -146,11 +146,9 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
         check_type(process_group)
         return Processes(early=process_group is None)
     found = groups_of_model(model)
-    if process_group is False:
-        _check_unreduced(found)
     if process_group is not None:
         processes = Processes(given_groups(process_group))
-        _check_span(processes, found)
+        _check_span(process_group, processes, found)
         return processes
     if len(found) > 1:
         raise ValueError(
@@ -175,23 +173,14 @@ def processes_pending(model: nn.Module, process_group: Group | Literal[False] | 
     return unknown and not groups_of_model(model) and not fills_world(model)
 
 
-def _check_unreduced(found: Iterable[dist.ProcessGroup]) -> None:
-    """Raise if gradients are reduced though process_group=False says otherwise."""
-    if any(dist.get_world_size(group) > 1 for group in found):
-        raise ValueError(
-            "process_group=False keeps each process's statistics to itself, but the model's "
-            "gradients are reduced over processes: the replicas would drift apart; leave "
-            "process_group out"
-        )
-
-
-def _check_span(processes: Processes, found: Iterable[dist.ProcessGroup]) -> None:
+def _check_span(given: Any, processes: Processes, found: Iterable[dist.ProcessGroup]) -> None:
     """Raise if statistics would be summed over fewer processes than gradients."""
     reduced = {rank for group in found for rank in dist.get_process_group_ranks(group)}
     held = processes.ranks | {dist.get_rank()}
     if not reduced <= held:
         raise ValueError(
-            f"process_group= holds the ranks {sorted(held)}, but the model's gradients are reduced "
-            f"over the ranks {sorted(reduced)}, whose copies would drift apart: leave "
-            "process_group out, or pass groups that hold all of them, one after the other"
+            f"process_group={given!r} sums statistics over the ranks {sorted(held)}, but the "
+            f"model's gradients are reduced over the ranks {sorted(reduced)}, whose copies would "
+            "drift apart: leave process_group out, or pass groups that hold all of them, one "
+            "after the other"
         )

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-# --- tensors ---------------------------------------------------------------------------------
-
-
 def is_sharded(tensor: Any) -> TypeGuard[DTensor]:
     """Whether this is a DTensor, told without importing its class, which is slow."""
     return type(tensor) not in _PLAIN and hasattr(tensor, "to_local")
@@ -110,33 +107,18 @@ def join_blocks(
     }
 
 
-# --- rows of a weight ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RowShard:
-    """The part of a weight on this rank, as whole groups of (out_features, in_features) matrices.
+    """The rows of a weight on this rank, as whole groups of (out_features, in_features)."""
 
-    Attributes:
-        groups: Groups of which this rank holds rows.
-        out_features: Rows of each, with those on other ranks.
-        in_features: Columns of each, without those on other ranks.
-        first_group: Index of the first of these groups.
-        rows_before: Rows of the first group that earlier ranks hold.
-        rows_after: Rows of the last group that later ranks hold.
-        block_dim: Mesh dimension that shards the inputs, or ``None``; each of its ranks then has
-            its own covariance.
-        output_dim: Dimension of the weight that counts outputs.
-    """
-
-    groups: int
-    out_features: int
-    in_features: int
+    groups: int  # of which this rank holds rows
+    out_features: int  # rows of each, with those on other ranks
+    in_features: int  # columns of each, without those on other ranks
     first_group: int = 0
-    rows_before: int = 0
-    rows_after: int = 0
-    block_dim: int | None = None
-    output_dim: int = 0
+    rows_before: int = 0  # of the first group, on earlier ranks
+    rows_after: int = 0  # of the last group, on later ranks
+    block_dim: int | None = None  # mesh dimension of ranks with other inputs, other covariances
+    output_dim: int = 0  # dimension of the weight that counts outputs
 
     @property
     def is_empty(self) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from nysact.experiments.baselines.rows import (
     MatrixLayer,
@@ -141,6 +142,7 @@ class ReleasedNysAct(Optimizer):
         for index, module in enumerate(self._layers):
             module.register_forward_hook(partial(self._observe, index))
 
+    @record_function("nysact.capture")
     @torch.no_grad()
     def _observe(
         self, index: int, module: MatrixLayer, args: tuple[Tensor, ...], output: Tensor
@@ -186,6 +188,7 @@ class ReleasedNysAct(Optimizer):
         group["step"] += 1
         return loss
 
+    @record_function("nysact.refresh")
     def _invert(self) -> None:
         group = self.param_groups[0]
         correction = 1 - group["stat_decay"] ** (group["step"] // group["cov_interval"] + 1)
@@ -195,6 +198,7 @@ class ReleasedNysAct(Optimizer):
                 average = state["average"] / correction
                 state["inverse"] = released_inverse(average, state["probes"], group["damping"])
 
+    @record_function("nysact.apply")
     def _preconditioned(self) -> dict[Tensor, Tensor]:
         """Give each parameter's gradient, preconditioned where its layer has an inverse."""
         params = self.param_groups[0]["params"]

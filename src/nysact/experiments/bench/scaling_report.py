@@ -1,27 +1,25 @@
-"""The growth of cost as a picture, a table and data."""
+"""How the cost scales, as figures and tables."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nysact.experiments import baselines
-from nysact.experiments.bench.growth import (
+from nysact.experiments.bench.scaling import (
     EVERY,
     OPTIMIZERS,
     PARTS,
     REFRESHED_EVERY,
-    Growth,
     Point,
+    Scaling,
     exponent,
     has_rank,
 )
+from nysact.experiments.formatting import markdown
 from nysact.experiments.line_styles import STYLES
-from nysact.experiments.markdown import markdown
 
 MIB = 2**20
 
@@ -33,28 +31,19 @@ TIMES: Sequence[Quantity] = (
     (f"a step: capture/{EVERY} + refresh/{REFRESHED_EVERY} + apply", lambda of: 1000 * of.step),
 )
 MEMORY: Sequence[Quantity] = (
-    *((part, lambda point, part=part: point.bytes.get(part, 0.0) / MIB) for part in PARTS),
+    *((part, lambda point, part=part: point.bytes[part] / MIB) for part in PARTS),
     ("state beside momentum", lambda of: of.state / MIB),
 )
 
 
 def draw(points: Sequence[Point], by: str, subject: str, files: Sequence[Path]) -> None:
-    """Draw time and memory on logarithmic axes.
-
-    Args:
-        points: What was measured.
-        by: What grows: ``"dim"`` or ``"rank"``.
-        subject: What is held fixed, for the title.
-        files: The files to write, by their endings PNG or SVG.
-    """
+    """Draw time and memory over ``"dim"`` or ``"rank"`` on logarithmic axes, as PNG or SVG."""
     figure = Figure(figsize=(16, 9), layout="constrained")
     rows = figure.subplots(2, len(TIMES))
-    for axes, (title, value) in zip(rows[0], TIMES, strict=True):
-        draw_panel(axes, points, by, value)
-        axes.set(title=title, ylabel="time (ms)")
-    for axes, (title, value) in zip(rows[1], MEMORY, strict=True):
-        draw_panel(axes, points, by, value)
-        axes.set(title=title, ylabel="memory (MiB)")
+    for panels, quantities, unit in ((rows[0], TIMES, "ms"), (rows[1], MEMORY, "MiB")):
+        for axes, (title, value) in zip(panels, quantities, strict=True):
+            draw_panel(axes, points, by, value)
+            axes.set(title=title, ylabel=f"{'time' if unit == 'ms' else 'memory'} ({unit})")
     figure.suptitle(subject)
     # The layout takes long: once for all files.
     figure.draw_without_rendering()
@@ -66,15 +55,7 @@ def draw(points: Sequence[Point], by: str, subject: str, files: Sequence[Path]) 
 def draw_panel(
     axes: Axes, points: Sequence[Point], by: str, value: Callable[[Point], float]
 ) -> None:
-    """Draw a line for each optimizer, its exponent in the legend below.
-
-    Args:
-        axes: Where to draw.
-        points: What was measured.
-        by: What grows.
-        value: What is drawn of a point.
-    """
-    sizes = sorted({getattr(point, by) for point in points})
+    """Draw a line for each optimizer, its exponent in the legend below."""
     for name, (color, dashes, marker) in zip(OPTIMIZERS, STYLES, strict=False):
         mine = [point for point in points if point.optimizer == name]
         title, values = baselines.find(name).title, [value(point) for point in mine]
@@ -84,11 +65,15 @@ def draw_panel(
         at = [getattr(point, by) for point in mine]
         label = f"{title}: {law(by, exponent(at, values))}"
         axes.plot(at, values, dashes, color=color, marker=marker, markersize=5, label=label)
+    label_axes(axes, by, sorted({getattr(point, by) for point in points}))
+
+
+def label_axes(axes: Axes, by: str, sizes: Sequence[int]) -> None:
+    """Make the axes logarithmic, with a tick for each size and whole decades of the values."""
     axes.set_xscale("log", base=2 if by == "dim" else 10)
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes], rotation=45)
     axes.minorticks_off()
-    # Whole decades, so that there are labels however little the values differ.
     low, high = axes.dataLim.intervaly
     if low > 0:
         axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
@@ -104,16 +89,9 @@ def law(by: str, power: float | None) -> str:
     return "too few points" if power is None else f"${letter}^{{{power:.2f}}}$"
 
 
-def tables(growth: Growth) -> str:
-    """Write all figures as Markdown.
-
-    Args:
-        growth: What was measured.
-
-    Returns:
-        The tables, and who stopped where.
-    """
-    parts = [table(growth.by_dim, "dim", "d"), *growth.stops, table(growth.by_rank, "rank", "r")]
+def tables(found: Scaling) -> str:
+    """Write all figures as Markdown, and which optimizer stopped where."""
+    parts = [table(found.by_dim, "dim", "d"), *found.stops, table(found.by_rank, "rank", "r")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,8 +113,3 @@ def line(title: str, sizes: Sequence[int], values: Mapping[int, float]) -> list[
     power = exponent(list(values), list(values.values()))
     cells = [f"{values[size]:.3g}" if size in values else "–" for size in sizes]
     return [title, *cells, "–" if power is None else f"{power:.2f}"]
-
-
-def as_data(growth: Growth) -> dict[str, Any]:
-    """Turn what was measured into what JSON can hold."""
-    return asdict(growth)

@@ -8,12 +8,12 @@ import pytest
 import torch
 import typer
 
-from nysact.experiments.bench.bench import BenchOptions
-from nysact.experiments.bench.contender import contenders, parse_settings
+from nysact.experiments.bench.candidate import candidates, parse_settings
+from nysact.experiments.bench.measure import make_workload
+from nysact.experiments.bench.options import BenchOptions
 from nysact.experiments.commands import app
-from nysact.experiments.models import find_model
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.sh"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 
 
 def run(folder, status=0, **variables):
@@ -40,7 +40,7 @@ def test_the_cuda_tests_are_run_first(lines):
     assert " -m cuda " in lines[0]
     files = [word for word in lines[0].split() if word.endswith(".py")]
     assert "tests/optim/test_calls.py" in files
-    assert "tests/experiments/bench/test_clock.py" in files
+    assert "tests/experiments/test_clock.py" in files
     assert "tests/distributed/test_one_gpu.py" in files
 
 
@@ -58,23 +58,15 @@ def test_every_measurement_is_one_that_the_command_can_make(lines):
         module, name, *words = line.split()[1:]
         assert (module, name) == ("nysact.experiments", "bench")
         given = command.make_context("bench", words).params
-        options = BenchOptions(
-            models=given["models"],
-            optimizers=given["optimizers"].split(","),
-            device=torch.device(given["device"]),
-            rank=given["rank"],
-            inv_interval=given["inv_interval"],
-            precision=given["precision"],
-            settings=parse_settings(given["settings"] or ()),
-        )
-        chosen = contenders(options.optimizers, options.shared(), options.settings)
+        options = BenchOptions(**given)
+        settings = parse_settings(options.settings or ())
+        chosen = candidates(options.optimizer_names, options.shared, settings)
+        assert options.device == "cuda"
         for model in options.models:
-            find_model(model)
-            assert options.workload(model).device.type == "cuda"
+            work = make_workload(options, model, torch.device("cuda"))
             refresh = next(of.schedule.refresh for of in chosen if of.name != "sgd")
             measured |= {
-                (model, of.name, options.precision, refresh, options.workload(model).batch_size)
-                for of in chosen
+                (model, of.name, work.precision, refresh, work.batch_size) for of in chosen
             }
         files.append(given["json_file"])
     assert len(set(files)) == len(files)

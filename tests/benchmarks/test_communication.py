@@ -4,9 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-
-from nysact import NysAct
-from nysact.experiments.bench.communication import (
+from benchmarks.communication import (
     NETWORKS,
     SCHEMES,
     Network,
@@ -14,6 +12,8 @@ from nysact.experiments.bench.communication import (
     table,
     weights_of,
 )
+
+from nysact import NysAct
 
 
 def real_models():

@@ -3,16 +3,15 @@ import time
 import pytest
 import torch
 
-from nysact.experiments.bench.clock import EventClock, make_clock
+from nysact.experiments.clock import Clock
 from nysact.experiments.errors import ExperimentError
 
-from .subjects import CPU
-
+CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 
 
 def test_wall_clock_sees_sleep_and_the_processors_clock_does_not():
-    wall, cpu = make_clock("auto", CPU), make_clock("cpu", CPU)
+    wall, cpu = Clock(CPU), Clock(CPU, "cpu")
     marks = [(clock, clock.mark()) for clock in (wall, cpu)]
     time.sleep(0.05)
     slept, computed = (clock.between(start, clock.mark()) for clock, start in marks)
@@ -24,22 +23,23 @@ def test_wall_clock_sees_sleep_and_the_processors_clock_does_not():
     ("name", "device", "message"),
     [
         ("sundial", CPU, "--clock sundial: expected one of auto, events, wall, cpu"),
-        ("events", CPU, "--clock events: cpu has none"),
-        ("cpu", CUDA, "--clock cpu: it sees nothing of cuda"),
+        ("events", CPU, "--clock events: cpu has no events"),
+        ("cpu", CUDA, "--clock cpu: it cannot time cuda"),
     ],
 )
 def test_clocks_that_do_not_fit_are_refused(name, device, message):
     with pytest.raises(ExperimentError, match=message):
-        make_clock(name, device)
+        Clock(device, name)
 
 
 def test_events_are_the_clock_of_cuda():
-    assert isinstance(make_clock("auto", CUDA), EventClock)
+    assert Clock(CUDA).by_events
+    assert not Clock(CPU).by_events
 
 
 @pytest.mark.cuda
 def test_cuda_events_time_the_devices_work():
-    clock, matrix = make_clock("auto", CUDA), torch.randn(2048, 2048, device=CUDA)
+    clock, matrix = Clock(CUDA), torch.randn(2048, 2048, device=CUDA)
     torch.cuda.synchronize()
     start = clock.mark()
     for _ in range(20):
