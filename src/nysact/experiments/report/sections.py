@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import Recipe
+from nysact.experiments.recipes.recipe_file import OF_SETTINGS
+from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
 from nysact.experiments.report.figures.curves import curve_figure
-from nysact.experiments.report.figures.heatmaps import heatmap_figure
-from nysact.experiments.report.figures.norms import KEY, norm_figure
 from nysact.experiments.report.figures.search import grid_figure, search_figure
 from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
 from nysact.experiments.report.provenance import mixed_environments
@@ -35,10 +35,7 @@ TRIALS = 20
 MANY = 10
 # The metrics by which runs of no recipe are compared: the first that was recorded. A validation set
 # is held out to choose by.
-USUAL = (
-    *("validation_accuracy", "test_accuracy", "validation_loss", "bits_per_byte", "test_loss"),
-    "train_loss",
-)
+USUAL = ["validation_accuracy", "test_accuracy", "validation_loss", "bits_per_byte", "test_loss"]
 
 
 @dataclass
@@ -90,22 +87,15 @@ def recipe_section(results: Results, recipe: Recipe, target: Target | None = Non
     own = None if report.target is None else parse_target(str(report.target))
     other = target is not None and target != own and report.kind == "target-table"
     return Section(
-        title=recipe.title,
-        results=results,
-        metric=METRICS[report.metric],
-        kind=report.kind,
-        at=report.at,
-        reference=report.reference,
-        target=own if target is None else target,
-        paper={} if other else recipe.paper,
-        recipe=recipe,
-    )
+        recipe.title, results, METRICS[report.metric], report.kind, report.at, report.reference,
+        own if target is None else target, {} if other else recipe.paper, recipe,
+    )  # fmt: skip
 
 
 def usual_metric(results: Results) -> Metric:
     """Choose a metric for runs of no recipe."""
     recorded = set(results.values["metric"])
-    return metric_of(next((name for name in USUAL if name in recorded), USUAL[-1]))
+    return metric_of(next((name for name in USUAL if name in recorded), "train_loss"))
 
 
 def fill(section: Section) -> None:
@@ -128,7 +118,7 @@ def kind_of(results: Results) -> str:
     names = [name for name, _ in pairs]
     if any((run.path / "arrays.npz").is_file() for run in results.runs["stored"]):
         return "heatmap"
-    if results.values["metric"].str.startswith(KEY).any():
+    if results.values["metric"].str.startswith(NORMS).any():
         return "norms"
     if any(names.count(name) > MANY for name in names) or any(len(sweep) > 1 for sweep in sweeps):
         return "search"
@@ -177,21 +167,6 @@ def search_parts(section: Section) -> Parts:
     return [*figures, ("trials", trial_table(results, metric, TRIALS))]
 
 
-def norm_parts(section: Section) -> Parts:
-    """Draw the norms of the covariances."""
-    return [("covariance-norms", norm_figure(section.results))]
-
-
-def heatmap_parts(section: Section) -> Parts:
-    """Draw covariances and their approximations."""
-    return [("covariances", heatmap_figure(section.results))]
-
-
-def setting_parts(section: Section) -> Parts:
-    """Show the settings of the recipe, which need no runs."""
-    return [("settings", settings_table(section.recipe))] if section.recipe else []
-
-
 KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
     "table": (metric_parts, curve_parts, cost_parts, target_parts),
     "ratio-table": (cost_parts,),
@@ -200,9 +175,9 @@ KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
     "sensitivity": (varied_parts,),
     "interval": (varied_parts,),
     "rank": (varied_parts, metric_parts),
-    "norms": (norm_parts, curve_parts),
-    "heatmap": (heatmap_parts,),
+    "norms": (lambda one: [("covariance-norms", norm_figure(one.results))], curve_parts),
+    "heatmap": (lambda one: [("covariances", heatmap_figure(one.results))],),
     "search": (search_parts,),
-    "settings": (setting_parts,),
-    "training": (setting_parts,),
+    # The settings of a recipe need no runs.
+    **dict.fromkeys(OF_SETTINGS, (lambda one: [("settings", settings_table(one.recipe))],)),
 }

@@ -20,8 +20,9 @@ SYMBOLS = {
 }
 
 
-def settings_table(recipe: Recipe) -> Table:
+def settings_table(recipe: Recipe | None) -> Table:
     """Show settings of each optimizer (kind ``settings``) or of the training of each column."""
+    assert recipe is not None  # only recipes have this kind
     names, columns = recipe.report.names, recipe.columns
     places = list(product(recipe.rows, columns))
     settings = {at: dotted(recipe.config(*at, {}, 0).model_dump()) for at in places}

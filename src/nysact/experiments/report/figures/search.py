@@ -36,8 +36,8 @@ def search_figure(results: Results, metric: Metric) -> Figure | None:
         mine = mine.dropna(subset="x").sort_values("x", key=lambda xs: xs.map(numbers_first))
         for label, points in mine.groupby("label"):
             xs = [x if isinstance(x, int | float) else str(x) for x in points["x"]]
-            style = look[str(label)]
-            axes.plot(xs, points["mean"], style.marker, color=style.color, label=label, alpha=0.8)
+            style = {**look[str(label)], "linestyle": ""}
+            axes.plot(xs, points["mean"], **style, label=label, alpha=0.8)
         finish(axes, name, metric, list(mine["x"]))
     legend_below(figure, "one point a trial, mean over its seeds")
     return figure
