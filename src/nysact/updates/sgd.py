@@ -1,8 +1,8 @@
-"""The parameter update: SGD with momentum, on gradients preconditioned or not."""
+"""SGD with momentum."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -10,23 +10,25 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from nysact.distributed import local, local_gradient, sharded_like
-from nysact.optim.checkpoint import MOMENTUM
+from nysact.torch_private import foreach_mul
+from nysact.updates.clipping import rate_of
+
+MOMENTUM = "momentum_buffer"
+States = MutableMapping[Tensor, dict[str, Any]]
 
 
-def momentum_update(
-    group: dict[str, Any],
-    gradients: Mapping[Tensor, Tensor],
-    state: MutableMapping[Tensor, dict[str, Any]],
-) -> None:
-    """Update the parameters of one group; their ``grad`` is only read.
+def momentum_buffers(param_groups: Iterable[Mapping[str, Any]], state: States) -> None:
+    """Give every trainable parameter its state, as a first step would."""
+    for group in param_groups:
+        for param in group["params"]:
+            # A step leaves a state of each parameter, if only an empty one.
+            own = state[param] if param.requires_grad else {}
+            if param.requires_grad and group["momentum"]:
+                own.setdefault(MOMENTUM, torch.zeros_like(param))
 
-    What lies in other processes is updated there, by the same element-wise operations.
 
-    Args:
-        group: The parameter group.
-        gradients: Preconditioned gradients; a parameter without one uses its ``grad``.
-        state: The optimizer's state, which holds the momentum buffers.
-    """
+def sgd_update(group: dict[str, Any], gradients: Mapping[Tensor, Tensor], state: States) -> None:
+    """Update the parameters of a group; ``grad`` is only read, each rank updates what it holds."""
     params = [param for param in group["params"] if param.grad is not None]
     if not params:
         return
@@ -35,10 +37,10 @@ def momentum_update(
     rate = rate_of(group)
     held = [local(param) for param in params]
     if decay and not coupled:
-        torch._foreach_mul_(held, 1 - rate * decay)
+        foreach_mul(held, 1 - rate * decay)
     decay = decay if coupled else 0.0
     if group["nesterov"] and not decay and not group["maximize"]:
-        # Nesterov's step of the framework adds to the gradients in place.
+        # torch's Nesterov step adds to the gradients in place.
         chosen = [g if p in gradients else g.clone() for g, p in zip(chosen, params, strict=True)]
     kept = [state[param].get(MOMENTUM) for param in params]
     buffers = [None if buffer is None else local(buffer) for buffer in kept]
@@ -60,16 +62,3 @@ def momentum_update(
         for param, buffer, before in zip(params, buffers, kept, strict=True):
             if before is None and buffer is not None:
                 state[param][MOMENTUM] = sharded_like(buffer, param)
-
-
-def rate_of(group: Mapping[str, Any]) -> float | Tensor:
-    """Give a group's learning rate.
-
-    Args:
-        group: The parameter group.
-
-    Returns:
-        A number, or a tensor without dimensions.
-    """
-    rate: float | Tensor = group["lr"]
-    return rate.reshape(()) if isinstance(rate, Tensor) else rate
