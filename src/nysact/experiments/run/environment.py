@@ -1,5 +1,3 @@
-"""Moved to :mod:`nysact.experiments.environment`."""
+"""Moved."""
 
-from nysact.experiments.environment import SIDE_BY_SIDE, device_name, environment
-
-__all__ = ["SIDE_BY_SIDE", "device_name", "environment"]
+from nysact.experiments.environment import SIDE_BY_SIDE, device_name, environment  # noqa: F401

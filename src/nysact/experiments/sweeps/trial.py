@@ -22,8 +22,8 @@ from nysact.experiments.data.loaders import Share
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded
+from nysact.experiments.run.accelerator import make_accelerator
 from nysact.experiments.run.problem import load_problem
-from nysact.experiments.run.tracking import make_accelerator
 from nysact.experiments.run.training import DivergedError, Training
 from nysact.experiments.sweeps.worker import first_line
 from nysact.experiments.threads import cpu_threads
