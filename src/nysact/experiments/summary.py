@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from rich import box
 from rich.table import Table
 
 from nysact.experiments.formatting import mean_std_text, number
@@ -17,7 +16,7 @@ Cell = Callable[[Sequence[StoredRun]], str]
 
 def summary_table(runs: Sequence[StoredRun], columns: Mapping[str, Cell], title: str = "") -> Table:
     """Lay out a column for each heading; runs that failed are named and count in no mean."""
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
     table.add_column("optimizer", no_wrap=True)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)

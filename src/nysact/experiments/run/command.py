@@ -28,7 +28,7 @@ def train(
     track: options.Track = None,
     cpu: options.Cpu = False,
 ) -> None:
-    """Train the runs of a recipe: finished runs are skipped, and a run that fails stops no other."""
+    """Train the runs of a recipe; finished runs are skipped, and a failed run stops no other."""
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.files import check_writable
     from nysact.experiments.recipes import find_runs, load
