@@ -1,12 +1,11 @@
 """Which processes share a batch: found from the model, given, or asked for."""
 
-from collections import Counter
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+from benchmarks.communication import Traffic
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
@@ -14,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
-from nysact.distributed.processes import _group_of_mesh
-from nysact.distributed.sharing import _shares, assign, pays
-from nysact.experiments.bench.communication import Traffic
+from nysact.distributed import find_processes, processes_pending
+from nysact.distributed.groups import group_of_mesh
+from nysact.optim.shared_refresh import pays
 from nysact.optim.stack import LayerStack
 from nysact.optim.verdict import Verdict
 
@@ -62,6 +61,49 @@ def early():
 
 def test_processes_that_come_after_the_optimizer_are_refused(two):
     assert two(early) == [True, True]
+
+
+def wrapped_late(how):
+    """The processes as found before the model is wrapped, in a forward after that, and behind."""
+    model, found = network(), []
+
+    def look(*_):
+        ranks = () if processes_pending(model, None) else find_processes(model, None).ranks
+        found.append(sorted(ranks))
+
+    look()
+    wrapped = wrap(model, how)
+    model[3].register_forward_pre_hook(look)
+    wrapped(batch(0)[0])
+    look()
+    with pytest.raises(ValueError, match=r"2 processes.*process_group=torch.distributed.group"):
+        find_processes(network(), None)
+    return found
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_model_that_is_wrapped_late_tells_its_processes_in_its_forward(two, how):
+    # fully_shard marks the model itself, DistributedDataParallel shows in its forward alone.
+    expected = [[], [0, 1], [] if how == "ddp" else [0, 1]]
+    assert two(wrapped_late, how) == [expected, expected]
+
+
+def forward_of_another():
+    """A wrapper whose forward runs says nothing of models outside it."""
+    wrapped, other, found = wrap(network(), "ddp"), network(), []
+    wrapped.module[3].register_forward_pre_hook(
+        lambda *_: found.append(processes_pending(other, None))
+    )
+    wrapped(batch(0)[0])
+    return found
+
+
+def test_the_forward_of_another_model_tells_nothing(two):
+    assert two(forward_of_another) == [[True], [True]]
+
+
+def test_without_torch_distributed_nothing_is_pending():
+    assert not processes_pending(network(), None)
 
 
 def too_few():
@@ -143,7 +185,7 @@ def test_a_group_without_a_backend_for_the_weights_device_is_named(two):
 def meshes():
     """Two optimizers of models on one mesh need one group."""
     mesh = init_device_mesh("cpu", (2, 1, 1), mesh_dim_names=("far", "a", "b"))["a", "b"]
-    return _group_of_mesh(mesh) is _group_of_mesh(mesh)
+    return group_of_mesh(mesh) is group_of_mesh(mesh)
 
 
 def test_a_mesh_of_several_dimensions_gets_one_group(two):
@@ -284,12 +326,12 @@ def far_apart():
     optimizer = NysAct(model, process_group=grid()[1], seed=seed, **SETTINGS)
     with pytest.raises(ValueError, match=r"rank 0 has.*'seed': 0.*rank 3 has.*'seed': 1"):
         train(model, optimizer, [0], sizes=[3, 1, 2, 2])
-    return optimizer._processes.ranks, optimizer._processes.place
+    return optimizer._processes.ranks, optimizer._processes.index
 
 
 @pytest.mark.slow
 def test_differences_between_nodes_are_refused_on_all_of_them(four):
-    assert four(far_apart) == [({0, 1, 2, 3}, (rank, 4)) for rank in range(4)]
+    assert four(far_apart) == [({0, 1, 2, 3}, rank) for rank in range(4)]
 
 
 def half():
@@ -337,27 +379,6 @@ def test_one_layer_is_not_worth_sending_to_those_with_nothing_to_do():
     one, two = (nn.Sequential(*(nn.Linear(300, 300) for _ in range(n))) for n in (1, 2))
     assert not pays(FOOF(one).engine._stacks, 64)
     assert pays(FOOF(two).engine._stacks, 64)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 5])
-def test_work_is_divided_evenly_and_the_same_everywhere(processes):
-    costs = [float(value) for value in randn(40).abs()]
-    owners = assign(costs, processes)
-    assert owners == assign(costs, processes)
-    loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == p) for p in range(processes)]
-    assert max(loads) - min(loads) <= max(costs)
-    assert assign([], processes) == []
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 40])
-def test_each_layer_is_computed_by_one_process(count):
-    stacks = [SimpleNamespace(layers=range(n), cost=c) for n, c in ((7, 2.0), (1, 30.0), (9, 1.0))]
-    owners = Counter()
-    for rank in range(count):
-        for number, places in enumerate(_shares(stacks, SimpleNamespace(place=(rank, count)))):
-            owners.update((number, layer) for layer in stacks[number].layers[places])
-    expected = {(n, layer) for n, stack in enumerate(stacks) for layer in stack.layers}
-    assert owners == dict.fromkeys(expected, 1)
 
 
 def few_layers(groups):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
+from benchmarks.communication import SCHEMES, Network, Traffic, weights_of
 
 from nysact import NysAct
-from nysact.experiments.bench.communication import SCHEMES, Network, Traffic, weights_of
 
 from .training import SETTINGS, batch, loss_of, my_share, network, wrap
 

@@ -55,7 +55,7 @@ class Subject:
 
     def inputs(self, dtype, seed):
         shapes = enumerate(self.shapes)
-        return [randn(*shape, seed=10 * seed + place, dtype=dtype) for place, shape in shapes]
+        return [randn(*shape, seed=10 * seed + index, dtype=dtype) for index, shape in shapes]
 
     def call(self, module, inputs):
         outputs = forward(module, *inputs)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from nysact.layers import Call, find_adapters
 
@@ -165,6 +166,17 @@ def test_float32_sketch_agrees_with_float64():
         for x in (inputs, inputs.float())
     )
     assert error(single.double(), exact) < 1e-5
+
+
+def test_a_traced_map_leaves_no_fake_tensor_for_real_ones():
+    module, inputs = nn.Conv2d(2, 3, 3, stride=2).double(), randn(2, 2, 17, 19)
+    adapter = adapter_of(module)
+
+    def squared_norm(x):
+        return adapter.linear_map(module, Call((x,), {}), (x,), bias=True).squared_norm()
+
+    make_fx(squared_norm, tracing_mode="fake")(inputs)
+    assert error(squared_norm(inputs), rows(module, inputs).square().sum((1, 2))) < 1e-12
 
 
 # --- any option ------------------------------------------------------------------------------

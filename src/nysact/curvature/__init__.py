@@ -7,7 +7,6 @@ from nysact.curvature.curvature import (
     Shape,
     Tensors,
     lift,
-    lift_damping,
 )
 from nysact.curvature.eva import KroneckerVectors
 from nysact.curvature.exact import Exact
@@ -30,5 +29,4 @@ __all__ = [
     "Tensors",
     "TwoSided",
     "lift",
-    "lift_damping",
 ]

@@ -37,7 +37,7 @@ def nystrom_factors(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor, Ten
 def _with_two_shifts(
     matrix: Tensor, factorise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Factorise with the first shift, or else with the second; no device is waited for."""
+    """Factorise with the first shift, or else with the second, without waiting for a device."""
     finite = matrix.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], matrix, 0).to(working_dtype(matrix))
     scale = torch.linalg.vector_norm(wide, dim=(-2, -1))
@@ -49,13 +49,12 @@ def _with_two_shifts(
     large = factorise(wide, unit * _SHIFTS[1]) if needed else small
     # So near the smallest number that its digits are noise: the inputs are as good as dead.
     empty = scale < torch.finfo(matrix.dtype).tiny / torch.finfo(matrix.dtype).eps
-    chosen = [
-        torch.where(first[..., None, None], a, b) for a, b in zip(small[:2], large[:2], strict=True)
-    ]
-    root = torch.where(empty[..., None, None], 0, chosen[1])
+    good = first[..., None, None]
+    basis, root = (torch.where(good, a, b) for a, b in zip(small[:2], large[:2], strict=True))
+    root = torch.where(empty[..., None, None], 0, root)
     shift = torch.where(first, unit * _SHIFTS[0], unit * _SHIFTS[1])
     succeeded = finite & (first | large[2] | empty)
-    basis, root, shift = (value.to(matrix.dtype) for value in (chosen[0], root, shift))
+    basis, root, shift = (value.to(matrix.dtype) for value in (basis, root, shift))
     return basis, root, shift, succeeded
 
 
@@ -100,8 +99,7 @@ def damped_core(root: Tensor, shift: Tensor, damping: float | Tensor) -> Tensor:
     # root: (..., r, r); shift: (...), as is a damping that is a tensor; float64 where possible
     wide = root.to(working_dtype(root))
     core = wide @ wide.mT
-    # At least half the damping is left: the core stays positive definite, its inverse at most
-    # 2 / damping.
+    # At least half the damping is left, so that the inverse is at most 2 / damping.
     kept = damping - shift.to(core.dtype).clamp(max=damping / 2)
     core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
     factor = torch.linalg.cholesky_ex(core)[0]
@@ -135,7 +133,7 @@ def _one(
 
 
 def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the eigenvalues of a covariance, in ascending order."""
+    """Compute the eigenpairs of a covariance, in ascending order."""
     # covariance: (..., d, d). Returns the basis (..., d, d), the eigenvalues (..., d) and a
     # boolean (...), whether the factorisation succeeded; an identity's factors where it failed.
     finite = covariance.isfinite().all(-1).all(-1)
@@ -146,8 +144,7 @@ def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the eigenvalues of ``rows^T rows``, in descending order."""
-    # rows: (..., m, d). Returns as covariance_eigenpairs, min(m, d) of them.
+    """Compute the min(m, d) largest eigenpairs of ``rows^T rows``, rows (..., m, d), descending."""
     finite = rows.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], rows, 0).to(working_dtype(rows))
     thin = partial(torch.linalg.svd, full_matrices=False)

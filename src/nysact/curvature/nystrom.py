@@ -123,16 +123,14 @@ def _columns(shape: Shape, seed: int) -> Tensor:
     """Draw distinct columns of the identity, ``(groups, dim, rank)``."""
     scores = torch.rand(shape.groups, shape.dim, generator=seeded(seed), dtype=torch.float64)
     chosen = scores.argsort(-1)[:, : shape.rank].unsqueeze(1)
-    return torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64).scatter_(
-        1, chosen, 1
-    )
+    probes = torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64)
+    return probes.scatter_(1, chosen, 1)
 
 
 def _gaussian(shape: Shape, seed: int) -> Tensor:
     """Draw from N(0, 1/d) and orthonormalise, ``(groups, dim, rank)``."""
     size = (shape.groups, shape.dim, shape.rank)
+    drawn = torch.randn(size, generator=seeded(seed), dtype=torch.float64)
     # The approximation depends on the range alone; orthonormal probes keep it well conditioned.
-    basis: Tensor = torch.linalg.qr(
-        torch.randn(size, generator=seeded(seed), dtype=torch.float64)
-    ).Q
+    basis: Tensor = torch.linalg.qr(drawn).Q
     return basis

@@ -1,4 +1,4 @@
-"""What curvatures share that have two sides: a layer's inputs and the gradients of its outputs."""
+"""The base of two-sided curvatures: of a layer's inputs and of the gradients of its outputs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,16 @@ SIDES = ("input", "output")
 class TwoSided(JoinedCurvature):
     """A Kronecker product of a matrix of the inputs and one of the output gradients.
 
-    Every side keeps one statistic, of which it computes its factors; a subclass says how. The loss
+    Each side keeps one statistic and computes its factors from that; a subclass says how. The loss
     is taken to be a mean over N samples: a sample's own gradient is N times what backward gives.
 
     Args:
         loss_scale: Returns the factor by which the loss is scaled, at each backward.
-
-    Attributes:
-        statistic: Name of the statistic of a side.
-        degree: Power of the output gradient in its statistic.
     """
 
     observes_outputs = True
-    statistic: str
-    degree: int = 1
+    statistic: str  # the name of a side's statistic
+    degree: int = 1  # the power of the output gradient in its statistic
 
     def __init__(self, loss_scale: Callable[[], float]) -> None:
         self._loss_scale = loss_scale
@@ -49,7 +45,7 @@ class TwoSided(JoinedCurvature):
 
     @abstractmethod
     def of_outputs(self, rows: Tensor, samples: int, offset: int) -> Tensor:
-        """Compute the output side's statistic of one call, whose loss isn't scaled any more."""
+        """Compute the output side's statistic of one call, with the loss scale removed."""
 
     @abstractmethod
     def factorise(self, statistic: Tensor) -> tuple[Tensors, Tensor]:
@@ -89,12 +85,9 @@ class TwoSided(JoinedCurvature):
         }
 
     def refresh(self, statistics: Tensors, probes: Tensor) -> tuple[Tensors, Tensor]:
-        (inputs, good), (outputs, as_good) = (
-            self.factorise(statistics[self._key(side)]) for side in SIDES
-        )
-        factors = {f"input_{name}": value for name, value in inputs.items()}
-        factors |= {f"output_{name}": value for name, value in outputs.items()}
-        return factors, good & as_good
+        found = {side: self.factorise(statistics[self._key(side)]) for side in SIDES}
+        factors = {f"{s}_{name}": v for s, (side, _) in found.items() for name, v in side.items()}
+        return factors, found["input"][1] & found["output"][1]
 
     def _key(self, side: str) -> str:
         return f"{side}_{self.statistic}"

@@ -1,43 +1,46 @@
-"""What is reduced over processes, and who computes: nothing else knows of process groups."""
+"""Process groups and sharded tensors; nothing here knows layers or optimizers."""
 
-from nysact.distributed.join import ShadowSteps, check_joined, group_of_join
-from nysact.distributed.processes import Processes, Sum, find_processes, wrapper_of
+from nysact.distributed.groups import Group, wrapper_of
+from nysact.distributed.join import check_no_join, refuse_join
+from nysact.distributed.processes import Processes, Sum, find_processes, processes_pending
 from nysact.distributed.shards import (
-    Part,
-    is_spread,
+    RowShard,
+    is_sharded,
+    join_blocks,
     local,
     local_gradient,
-    of_blocks,
-    part_of,
     placement_of,
+    row_shard,
     set_gradient,
+    shard_like,
     sharded_like,
-    split_along,
-    spread_like,
+    split_inputs,
     sum_over_shards,
 )
-from nysact.distributed.sharing import pays, refresh_together
+from nysact.distributed.sharing import assign, rank_slices, sharing_pays
 
 __all__ = [
-    "Part",
+    "Group",
     "Processes",
-    "ShadowSteps",
+    "RowShard",
     "Sum",
-    "check_joined",
+    "assign",
+    "check_no_join",
     "find_processes",
-    "group_of_join",
-    "is_spread",
+    "is_sharded",
+    "join_blocks",
     "local",
     "local_gradient",
-    "of_blocks",
-    "part_of",
-    "pays",
     "placement_of",
-    "refresh_together",
+    "processes_pending",
+    "rank_slices",
+    "refuse_join",
+    "row_shard",
     "set_gradient",
+    "shard_like",
     "sharded_like",
-    "split_along",
-    "spread_like",
+    "sharing_pays",
+    "split_inputs",
     "sum_over_shards",
     "wrapper_of",
 ]

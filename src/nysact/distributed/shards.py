@@ -1,9 +1,9 @@
-"""Parameters that are spread over processes: which rows of a weight lie here, and as what."""
+"""Parameters that are sharded over processes: which rows of a weight this rank holds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nysact.layers import Geometry, LayerAdapter
+from nysact.torch_private import first_local_row
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -20,66 +20,33 @@ if TYPE_CHECKING:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def is_spread(tensor: Any) -> TypeGuard[DTensor]:
-    """Tell a ``DTensor`` from a plain tensor, without loading what defines it.
-
-    Args:
-        tensor: Anything.
-
-    Returns:
-        Whether it is one.
-    """
+def is_sharded(tensor: Any) -> TypeGuard[DTensor]:
+    """Whether this is a DTensor, told without importing its class, which is slow."""
     return type(tensor) not in _PLAIN and hasattr(tensor, "to_local")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Give what lies in this process of a tensor; call it without gradients.
-
-    Args:
-        tensor: A plain tensor or a ``DTensor``.
-
-    Returns:
-        The tensor itself, or its local part, which shares its memory.
-    """
-    return tensor.to_local() if is_spread(tensor) else tensor
+    """The part of a tensor on this rank, sharing its memory; call it without gradients."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def placement_of(tensor: Tensor) -> tuple[Any, ...]:
-    """Say how a tensor is spread over processes; the same on each of them.
-
-    Args:
-        tensor: A plain tensor or a ``DTensor``.
-
-    Returns:
-        Something to compare.
-    """
-    return (tensor.device_mesh, tensor.placements) if is_spread(tensor) else ()
+    """Mesh and placements of a DTensor, the same on all ranks; nothing for a plain tensor."""
+    return (tensor.device_mesh, tensor.placements) if is_sharded(tensor) else ()
 
 
 def local_gradient(param: Tensor) -> Tensor:
-    """Give what lies in this process of a parameter's gradient, as the parameter itself lies.
-
-    Args:
-        param: A parameter that has a gradient.
-
-    Returns:
-        A tensor of the shape of the parameter's local part.
-    """
+    """The part of a parameter's gradient that belongs to the parameter's local part."""
     gradient = param.grad
     assert gradient is not None
-    if is_spread(param) and is_spread(gradient) and gradient.placements != param.placements:
-        # Terms that a tensor-parallel module left to be added up.
+    if is_sharded(param) and is_sharded(gradient) and gradient.placements != param.placements:
+        # A tensor-parallel module left terms to be summed.
         gradient = gradient.redistribute(placements=param.placements)
     return local(gradient)
 
 
 def set_gradient(param: Tensor, values: Tensor) -> None:
-    """Overwrite a parameter's gradient, in place where it lies as the parameter does.
-
-    Args:
-        param: A parameter that has a gradient.
-        values: As :func:`local_gradient` gave it.
-    """
+    """Overwrite a parameter's local gradient, in place if it has the parameter's placement."""
     assert param.grad is not None
     if placement_of(param.grad) == placement_of(param):
         local(param.grad).copy_(values)
@@ -88,39 +55,23 @@ def set_gradient(param: Tensor, values: Tensor) -> None:
 
 
 def sum_over_shards(values: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:
-    """Add up numbers that were computed from the local parts of parameters.
-
-    Args:
-        values: Numbers, one a parameter.
-        params: The parameters.
-
-    Returns:
-        Their sum over parameters and over the processes that hold other parts of them.
-    """
-    spread: dict[tuple[Any, ...], list[Tensor]] = {}
+    """Sum numbers, one computed from each parameter's local part, over parameters and shards."""
+    sharded: dict[tuple[Any, ...], list[Tensor]] = {}
     for value, param in zip(values, params, strict=True):
-        spread.setdefault(placement_of(param), []).append(value)
-    total = torch.stack(spread.pop((), [values[0].new_zeros(())])).sum()
-    for (mesh, placements), parts in spread.items():
-        part = torch.stack(parts).sum()
+        sharded.setdefault(placement_of(param), []).append(value)
+    total = torch.stack(sharded.pop((), [values[0].new_zeros(())])).sum()
+    for (mesh, placements), terms in sharded.items():
+        term = torch.stack(terms).sum()
         for index, placement in enumerate(placements):
             if not placement.is_replicate():
-                dist.all_reduce(part, group=mesh.get_group(index))
-        total = total + part
+                dist.all_reduce(term, group=mesh.get_group(index))
+        total = total + term
     return total
 
 
 def sharded_like(values: Tensor, param: Tensor) -> Tensor:
-    """Put a local part together as the parameter that it belongs to is.
-
-    Args:
-        values: In the shape of the parameter's local part.
-        param: The parameter.
-
-    Returns:
-        ``values`` themselves, or a ``DTensor`` of the parameter's shape that shares their memory.
-    """
-    if not is_spread(param):
+    """Wrap a local part as a DTensor like the parameter, sharing its memory."""
+    if not is_sharded(param):
         return values
     from torch.distributed.tensor import DTensor
 
@@ -130,41 +81,26 @@ def sharded_like(values: Tensor, param: Tensor) -> Tensor:
     )
 
 
-def spread_like(values: Tensor, param: Tensor) -> Tensor:
-    """Spread a whole tensor over processes as a parameter is, without exchanging anything.
-
-    Args:
-        values: A plain tensor of the parameter's shape, the same on each process, or a ``DTensor``.
-        param: The parameter.
-
-    Returns:
-        A ``DTensor`` that lies as the parameter does.
-    """
+def shard_like(values: Tensor, param: Tensor) -> Tensor:
+    """Shard a tensor that all ranks hold whole as the parameter is, without communication."""
     from torch.distributed.tensor import distribute_tensor
 
     mesh, placements = placement_of(param)
-    if is_spread(values):
+    if is_sharded(values):
         return values.redistribute(mesh, placements)
     return distribute_tensor(values, mesh, placements, src_data_rank=None)
 
 
-def of_blocks(tensors: dict[str, Tensor], weight: Tensor, blocks: int | None) -> dict[str, Tensor]:
-    """Show what differs between the blocks of a weight as parts of one tensor.
-
-    Args:
-        tensors: Name to tensor, each beginning with groups or a single number.
-        weight: The weight that they belong to.
-        blocks: Mesh dimension that its inputs are spread over, or ``None``.
-
-    Returns:
-        The tensors themselves, or ``DTensor`` whose first dimension goes through all blocks.
-    """
-    if blocks is None:
+def join_blocks(
+    tensors: Mapping[str, Tensor], weight: Tensor, block_dim: int | None
+) -> Mapping[str, Tensor]:
+    """Show the state of each block of a weight's inputs as one DTensor along dimension 0."""
+    if block_dim is None:
         return tensors
     from torch.distributed.tensor import DTensor, Shard
 
     mesh, _ = placement_of(weight)
-    mesh = mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[blocks]]
+    mesh = mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[block_dim]]
     return {
         name: DTensor.from_local(value, mesh, [Shard(0)], run_check=False) if value.ndim else value
         for name, value in tensors.items()
@@ -172,46 +108,29 @@ def of_blocks(tensors: dict[str, Tensor], weight: Tensor, blocks: int | None) ->
 
 
 @dataclass(frozen=True)
-class Part:
-    """What of a weight lies in this process, as whole groups of matrices.
+class RowShard:
+    """The rows of a weight on this rank, as whole groups of (out_features, in_features)."""
 
-    Attributes:
-        geometry: The matrices, rows that lie elsewhere counted.
-        start: First of their groups.
-        before: Rows of the first group that lie elsewhere.
-        after: Rows of the last group that lie elsewhere.
-        blocks: Mesh dimension that the inputs are spread over, or ``None``; each of its processes
-            then has a covariance of its own.
-        output_dim: Dimension of the weight that counts outputs.
-    """
-
-    geometry: Geometry
-    start: int = 0
-    before: int = 0
-    after: int = 0
-    blocks: int | None = None
-    output_dim: int = 0
+    groups: int  # of which this rank holds rows
+    out_features: int  # rows of each, with those on other ranks
+    in_features: int  # columns of each, without those on other ranks
+    first_group: int = 0
+    rows_before: int = 0  # of the first group, on earlier ranks
+    rows_after: int = 0  # of the last group, on later ranks
+    block_dim: int | None = None  # mesh dimension of ranks with other inputs, other covariances
+    output_dim: int = 0  # dimension of the weight that counts outputs
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing lies here."""
-        geometry = self.geometry
-        rows = geometry.groups * geometry.out_features - self.before - self.after
-        return rows * geometry.in_features == 0
+    def is_empty(self) -> bool:
+        """Whether this rank holds nothing of the weight."""
+        rows = self.groups * self.out_features - self.rows_before - self.rows_after
+        return rows * self.in_features == 0
 
-    def goes_with(self, weight: Tensor, bias: Tensor) -> bool:
-        """Tell whether a bias is spread over processes by the same rows as its weight.
-
-        Args:
-            weight: The weight that this is a part of.
-            bias: Its bias.
-
-        Returns:
-            Whether each process holds the bias of the outputs that it holds, and no other.
-        """
-        if not (is_spread(weight) and is_spread(bias)):
-            return is_spread(weight) == is_spread(bias)
-        if self.output_dim and self.geometry.groups > 1:
+    def matches_bias(self, weight: Tensor, bias: Tensor) -> bool:
+        """Whether each rank holds the bias of exactly the outputs that it holds."""
+        if not (is_sharded(weight) and is_sharded(bias)):
+            return is_sharded(weight) == is_sharded(bias)
+        if self.output_dim and self.groups > 1:
             return False
         return weight.device_mesh == bias.device_mesh and all(
             type(one) is type(other)
@@ -220,162 +139,86 @@ class Part:
             for one, other in zip(weight.placements, bias.placements, strict=True)
         )
 
-    def to_matrix(self, adapter: LayerAdapter, values: Tensor) -> Tensor:
-        """Lay out the local part of a tensor of the weight's shape as matrices.
+    def padded(self, values: Tensor) -> Tensor:
+        """Add zeros for the rows of its groups that other ranks hold."""
+        if not (self.rows_before or self.rows_after):
+            return values
+        return F.pad(values, (*(0, 0) * (values.ndim - 1), self.rows_before, self.rows_after))
 
-        Args:
-            adapter: The layer's adapter.
-            values: The local part.
+    def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of :meth:`padded` for values of a shape."""
+        return (shape[0] + self.rows_before + self.rows_after, *shape[1:])
 
-        Returns:
-            ``(groups, out, in)`` of :attr:`geometry`, zeros for the rows that lie elsewhere.
-        """
-        return adapter.to_matrix(self.geometry, self._filled(values))
+    def unpadded(self, values: Tensor) -> Tensor:
+        """Undo :meth:`padded`."""
+        return values[self.rows_before : values.shape[0] - self.rows_after]
 
-    def from_matrix(self, adapter: LayerAdapter, matrix: Tensor, like: Tensor) -> Tensor:
-        """Undo :meth:`to_matrix`.
-
-        Args:
-            adapter: The layer's adapter.
-            matrix: ``(groups, out, in)``.
-            like: The local part of the weight.
-
-        Returns:
-            A tensor of the shape of ``like``.
-        """
-        if not (self.before or self.after):
-            return adapter.from_matrix(self.geometry, matrix, like.shape)
-        rows = like.shape[0] + self.before + self.after
-        whole = adapter.from_matrix(self.geometry, matrix, (rows, *like.shape[1:]))
-        return whole[self.before : rows - self.after]
-
-    def to_rows(self, values: Tensor) -> Tensor:
-        """Lay out the local part of a tensor of the bias's shape, one number a row.
-
-        Args:
-            values: The local part.
-
-        Returns:
-            ``(groups, out)`` of :attr:`geometry`.
-        """
-        return self._filled(values).reshape(self.geometry.groups, self.geometry.out_features)
+    def to_rows(self, bias: Tensor) -> Tensor:
+        """Arrange the local part of the bias, or of a tensor like it, as (groups, out_features)."""
+        return self.padded(bias).reshape(self.groups, self.out_features)
 
     def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:
-        """Undo :meth:`to_rows`.
-
-        Args:
-            rows: ``(groups, out)``.
-            like: The local part of the bias.
-
-        Returns:
-            A tensor of the shape of ``like``.
-        """
-        if self.before or self.after:
-            flat = rows.reshape(-1)
-            rows = flat[self.before : len(flat) - self.after]
-        return rows.reshape(like.shape)
-
-    def _filled(self, values: Tensor) -> Tensor:
-        if not (self.before or self.after):
-            return values
-        return F.pad(values, (*(0, 0) * (values.ndim - 1), self.before, self.after))
+        """Undo :meth:`to_rows`."""
+        return self.unpadded(rows.reshape(-1)).reshape(like.shape)
 
 
-def part_of(
-    weight: Tensor, geometry: Geometry, output_dim: int, ranks: Collection[int]
-) -> Part | str:
-    """Find what of a weight lies in this process.
-
-    Args:
-        weight: The weight.
-        geometry: The whole weight as matrices.
-        output_dim: Dimension of the weight that counts outputs.
-        ranks: The processes that share batches between them.
-
-    Returns:
-        The part, or the reason why it can't be preconditioned where it lies.
-    """
-    if not is_spread(weight):
-        return Part(geometry, output_dim=output_dim)
+def row_shard(
+    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, ranks: Collection[int]
+) -> RowShard | str:
+    """The shard of a weight of (groups, out, in), or why it can't be preconditioned in place."""
+    if not is_sharded(weight):
+        return RowShard(*matrices, output_dim=output_dim)
     mesh, placements = placement_of(weight)
-    blocks = None
+    block_dim = None
     for index, placement in enumerate(placements):
         if placement.is_replicate() or mesh.size(index) == 1:
             continue
         dim = getattr(placement, "dim", None)
         if dim == output_dim:
             continue
-        if dim is None or ranks_along(mesh, index) <= set(ranks):
+        if dim is None or _ranks_along(mesh, index) <= set(ranks):
             return (
-                f"its weight is spread over processes as {placement}, which splits the inputs of "
+                f"its weight is sharded over processes as {placement}, which splits the inputs of "
                 f"an output: pass shard_placement_fn=lambda p: Shard({output_dim}) for it to "
-                "fully_shard, so that each output lies in one process"
+                "fully_shard, so that each output is on one process"
             )
-        if blocks is not None or geometry.groups > 1:
-            return f"its weight is spread over processes as {placements}, in blocks of blocks"
-        blocks = index
-    return _part(weight, geometry, output_dim, blocks)
+        if block_dim is not None or matrices[0] > 1:
+            return f"its weight is sharded over processes as {placements}, in blocks of blocks"
+        block_dim = index
+    return _row_shard(weight, matrices, output_dim, block_dim)
 
 
-def ranks_along(mesh: DeviceMesh, dim: int) -> set[int]:
-    """List the processes along one dimension of a mesh.
+def _row_shard(
+    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, block_dim: int | None
+) -> RowShard:
+    groups, out, fan_in = matrices
+    shape = local(weight.detach()).shape
+    outputs = shape[output_dim]
+    if block_dim is not None:
+        fan_in = shape[1 - output_dim]
+    if output_dim or groups == 1:
+        return RowShard(groups, outputs, fan_in, block_dim=block_dim, output_dim=output_dim)
+    start = first_local_row(weight)
+    first, last = start // out, -(-(start + outputs) // out)
+    held, before = max(last - first, 0), start - first * out
+    return RowShard(held, out, fan_in, first, before, held * out - before - outputs)
 
-    Args:
-        mesh: The mesh.
-        dim: The dimension.
 
-    Returns:
-        Their global ranks.
-    """
+def _ranks_along(mesh: DeviceMesh, dim: int) -> set[int]:
     return set(dist.get_process_group_ranks(mesh.get_group(dim)))
 
 
-def split_along(tensor: Tensor, weight: Tensor, ranks: Collection[int]) -> str:
-    """Find out whether processes see different inputs of a weight that they hold copies of.
-
-    Args:
-        tensor: Inputs of the weight.
-        weight: The weight as the forward uses it.
-        ranks: The processes that share batches between them.
-
-    Returns:
-        How the inputs are spread, if some process that has others shares no statistics; else
-        nothing.
-    """
-    if not is_spread(tensor):
+def split_inputs(tensor: Tensor, weight: Tensor, ranks: Collection[int]) -> str:
+    """How a layer's inputs are sharded, if ranks outside the group hold copies of the weight."""
+    if not is_sharded(tensor):
         return ""
     mesh, placements = placement_of(tensor)
-    held = weight.placements if is_spread(weight) and weight.device_mesh == mesh else None
+    held = weight.placements if is_sharded(weight) and weight.device_mesh == mesh else None
     for index, placement in enumerate(placements):
         copied = held is None or held[index].is_replicate()
         if not copied or placement.is_replicate() or mesh.size(index) == 1:
             continue
-        others = ranks_along(mesh, index)
+        others = _ranks_along(mesh, index)
         if not others <= set(ranks):
             return f"{placement} over the ranks {sorted(others)}"
     return ""
-
-
-def _part(weight: Tensor, geometry: Geometry, output_dim: int, blocks: int | None) -> Part:
-    shape = local(weight.detach()).shape
-    outputs = shape[output_dim]
-    if blocks is not None:
-        geometry = replace(geometry, in_features=shape[1 - output_dim])
-    if output_dim or geometry.groups == 1:
-        held = replace(geometry, out_features=outputs)
-        return Part(held, blocks=blocks, output_dim=output_dim)
-    start, out = _offset(weight), geometry.out_features
-    first, last = start // out, -(-(start + outputs) // out)
-    held = replace(geometry, groups=max(last - first, 0))
-    before = start - first * out
-    return Part(held, first, before, held.groups * out - before - outputs)
-
-
-def _offset(weight: Any) -> int:
-    """Row of the weight that the local part begins with."""
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    offsets = compute_local_shape_and_global_offset(
-        weight.shape, weight.device_mesh, weight.placements
-    )[1]
-    return int(offsets[0])

@@ -1,5 +1,6 @@
 """The commands of ``nysact``."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -14,8 +15,18 @@ from nysact.experiments.sweeps.reproduce_command import reproduce
 from nysact.experiments.sweeps.sweep_command import sweep
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
-for command in (demo, bench, growth, train, recipes, report, reproduce, sweep):
-    app.command(command.__name__)(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "bench": bench,
+    "growth": growth,
+    "train": train,
+    "recipes": recipes,
+    "report": report,
+    "reproduce": reproduce,
+    "sweep": sweep,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(function)
 
 
 def print_version(wanted: bool) -> None:

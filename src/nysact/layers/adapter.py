@@ -1,7 +1,8 @@
-"""The geometry of one kind of layer: all that the rest of the library knows of it."""
+"""The interface of a layer adapter: all that the rest of the library knows of a layer."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nysact.layers.linear_map import LinearMap
+from nysact.layers.linear_map import DenseMap, LinearMap
 
 
 @dataclass(frozen=True)
@@ -39,33 +40,25 @@ class Call(NamedTuple):
     kwargs: Mapping[str, Any]
 
     def argument(self, index: int, name: str) -> Any:
-        """Find an argument by its place or its name.
-
-        Args:
-            index: Its place among the positional arguments.
-            name: Its name.
-
-        Returns:
-            The argument, or ``None`` where the call has none.
-        """
+        """Return an argument by its index or its name, ``None`` if it wasn't passed."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name)
 
 
 class LayerAdapter(ABC):
     """Tells the engine how one kind of layer is linear in its weight.
 
-    An adapter keeps no state and is handed the module at each call. Subclass it and put
-    :func:`nysact.register` on the subclass to precondition a layer kind of your own.
+    An adapter keeps no state and gets the module with each call. To precondition your own kind of
+    layer, decorate a subclass with :func:`nysact.register`.
 
     Attributes:
         weight_name: Name of the weight among the module's parameters.
         bias_name: Name of the bias among the module's parameters; it may be absent or ``None``.
-        suffix: What the name of the layer has behind the module's, where a module has several.
+        suffix: Appended to the module's name to name the layer, if a module has several.
         uncalled: Submodules whose parameters the module uses without calling them.
         shows_output: Whether the module's output is the weight's own, so that
-            :meth:`output_rows` can read its gradient. Two-sided curvatures leave others out.
-        output_dim: Dimension of the weight that counts outputs, along which it may be spread over
-            processes: 0, or 1 where the weight is stored inputs first.
+            :meth:`output_rows` can read its gradient. Two-sided curvatures skip other layers.
+        output_dim: Dimension of the weight that counts outputs, along which it may be sharded:
+            0, or 1 if the weight is stored inputs first.
     """
 
     weight_name: str = "weight"
@@ -77,53 +70,29 @@ class LayerAdapter(ABC):
 
     @classmethod
     def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:
-        """Make the adapters of a module, one for each weight with inputs of its own.
-
-        Args:
-            module: A layer of the adapter's kind.
-
-        Returns:
-            The adapters, by default one.
-        """
-        del module
+        """Create one adapter for each of the module's weights that has inputs of its own."""
         return (cls(),)
 
     @abstractmethod
     def geometry(self, module: nn.Module) -> Geometry:
-        """Describe the module's weight as matrices.
-
-        Args:
-            module: The layer.
-
-        Returns:
-            Its geometry, the bias not counted.
-        """
+        """Describe the module's weight as matrices, without the bias."""
 
     @abstractmethod
     def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        """Pick the tensors that the weight multiplies from a call of the module.
+        """Find the tensors of a call that the weight multiplies.
 
         Args:
             module: The layer.
             call: The arguments of its forward.
 
         Returns:
-            Tensors whose first dimension counts samples; none if the call has no such input.
+            Tensors whose first dimension counts samples; empty if the call has no such input.
         """
 
-    @abstractmethod
     def positions(self, module: nn.Module, inputs: Sequence[Tensor]) -> int:
-        """Estimate the rows that one sample contributes, to decide how many samples suffice.
+        """Estimate the rows per sample, at least 1, to decide how many samples suffice."""
+        return max(1, math.prod(inputs[0].shape[1:-1]))
 
-        Args:
-            module: The layer.
-            inputs: What :meth:`inputs` returned.
-
-        Returns:
-            Rows a sample, at least 1.
-        """
-
-    @abstractmethod
     def linear_map(
         self, module: nn.Module, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> LinearMap:
@@ -132,51 +101,34 @@ class LayerAdapter(ABC):
         Args:
             module: The layer.
             call: The arguments of its forward.
-            inputs: What :meth:`inputs` returned, in the statistic's dtype, perhaps with fewer
-                samples.
+            inputs: The result of :meth:`inputs`, cast to the statistics' dtype, perhaps with
+                fewer samples.
             bias: Whether rows end in a constant 1 for the bias.
 
         Returns:
-            The map.
+            The map; by default the rows are the inputs themselves, one tensor per group.
         """
+        return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of the module's output as rows, one a row of the linear map.
+        """Lay out the gradient of the module's output as one row per row of the linear map.
 
         Args:
             module: The layer.
-            gradient: Gradient of the output of one call.
+            gradient: Gradient of one call's output.
 
         Returns:
             ``(groups, rows, out_features)``.
 
         Raises:
-            NotImplementedError: Where the adapter doesn't say that it :attr:`shows_output`.
+            NotImplementedError: Unless the adapter sets :attr:`shows_output` and overrides this.
         """
         raise NotImplementedError(f"{type(self).__name__} can't read outputs of {module}")
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
-        """Lay out a tensor of the weight's shape as matrices.
-
-        Args:
-            geometry: The layer's geometry.
-            weight: In the weight's shape: its gradient, say.
-
-        Returns:
-            ``(groups, out_features, in_features)``, a view where the layout allows.
-        """
+        """Lay out a tensor of the weight's shape as ``(groups, out_features, in_features)``."""
         return weight.reshape(geometry.groups, geometry.out_features, geometry.in_features)
 
     def from_matrix(self, geometry: Geometry, matrix: Tensor, shape: Sequence[int]) -> Tensor:
-        """Undo :meth:`to_matrix`.
-
-        Args:
-            geometry: The layer's geometry.
-            matrix: ``(groups, out_features, in_features)``.
-            shape: The weight's shape.
-
-        Returns:
-            A tensor of the weight's shape.
-        """
-        del geometry
+        """Undo :meth:`to_matrix`: return a tensor of the weight's ``shape``."""
         return matrix.reshape(shape)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
-from nysact.layers.linear_map import DenseMap
 from nysact.layers.registry import register
 
 _INPUTS = ("query", "key", "value")
@@ -17,9 +17,9 @@ _INPUTS = ("query", "key", "value")
 class InProjectionAdapter(LayerAdapter):
     """The projections of query, key and value stored as one weight: three groups.
 
-    Where key or value have a size of their own, the module stores three weights and each is a
-    layer of its own; their common bias then gets the plain update. The output projection reads
-    what attention computes inside one function and can't be observed.
+    If keys or values have a size of their own, the module stores three weights, and each is a
+    layer; the bias that they share then gets the plain update. The output projection reads what
+    attention computes inside one function, so its input can't be captured.
     """
 
     weight_name = "in_proj_weight"
@@ -28,35 +28,18 @@ class InProjectionAdapter(LayerAdapter):
 
     @classmethod
     def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:
-        """See :meth:`LayerAdapter.parts`."""
-        if module._parameters.get(cls.weight_name) is not None:
+        if getattr(module, cls.weight_name) is not None:
             return (cls(),)
-        return [_SingleProjectionAdapter(place) for place in range(len(_INPUTS))]
+        return [_SingleProjectionAdapter(index) for index in range(len(_INPUTS))]
 
-    def geometry(self, module: nn.Module) -> Geometry:
-        """See :meth:`LayerAdapter.geometry`."""
-        assert isinstance(module, nn.MultiheadAttention)
+    def geometry(self, module: Any) -> Geometry:
         return Geometry(len(_INPUTS), module.embed_dim, module.embed_dim)
 
-    def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        """See :meth:`LayerAdapter.inputs`; samples come first whatever ``batch_first`` says."""
-        assert isinstance(module, nn.MultiheadAttention)
-        tensors = [call.argument(place, name) for place, name in enumerate(_INPUTS)]
+    def inputs(self, module: Any, call: Call) -> tuple[Tensor, ...]:
+        tensors = [call.argument(index, name) for index, name in enumerate(_INPUTS)]
         if not all(isinstance(tensor, Tensor) for tensor in tensors):
             return ()
         return tuple(_samples_first(tensor, module.batch_first) for tensor in tensors)
-
-    def positions(self, module: nn.Module, inputs: Sequence[Tensor]) -> int:
-        """See :meth:`LayerAdapter.positions`."""
-        del module
-        return max(1, inputs[0].shape[1])
-
-    def linear_map(
-        self, module: nn.Module, call: Call, inputs: Sequence[Tensor], *, bias: bool
-    ) -> DenseMap:
-        """See :meth:`LayerAdapter.linear_map`."""
-        del module, call
-        return DenseMap(inputs, bias=bias)
 
 
 class _SingleProjectionAdapter(InProjectionAdapter):
@@ -64,20 +47,16 @@ class _SingleProjectionAdapter(InProjectionAdapter):
 
     bias_name = None
 
-    def __init__(self, place: int) -> None:
-        self._place = place
-        self.weight_name = f"{_INPUTS[place][0]}_proj_weight"
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self.weight_name = f"{_INPUTS[index][0]}_proj_weight"
         self.suffix = self.weight_name
 
     def geometry(self, module: nn.Module) -> Geometry:
-        """See :meth:`LayerAdapter.geometry`."""
-        weight = module._parameters[self.weight_name]
-        assert weight is not None
-        return Geometry(1, *weight.shape)
+        return Geometry(1, *getattr(module, self.weight_name).shape)
 
     def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        """See :meth:`LayerAdapter.inputs`."""
-        return super().inputs(module, call)[self._place : self._place + 1]
+        return super().inputs(module, call)[self._index : self._index + 1]
 
 
 def _samples_first(tensor: Tensor, batch_first: bool) -> Tensor:

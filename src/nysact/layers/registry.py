@@ -1,4 +1,4 @@
-"""Which adapter serves which layer."""
+"""The registry of layer adapters: which adapter serves which layer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TypeVar
 from torch import nn
 
 from nysact.layers.adapter import LayerAdapter
+from nysact.torch_private import own_parameters
 
-# A layer type of a package that nysact doesn't import is known by its full name.
+# Layer types of packages that nysact doesn't import are registered by their full name.
 _ADAPTERS: dict[type[nn.Module] | str, type[LayerAdapter]] = {}
 
 _Adapter = TypeVar("_Adapter", bound=type[LayerAdapter])
@@ -18,19 +19,19 @@ _Adapter = TypeVar("_Adapter", bound=type[LayerAdapter])
 def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapter]:
     """Register a layer adapter for layer types, their subclasses included.
 
-    A subclass is served too as long as it inherits the registered type's ``forward``; one that
-    overrides it may not be linear in its weight any more and needs an adapter of its own.
+    A subclass is included if it inherits the ``forward`` of the registered type; one that overrides
+    it may no longer be linear in its weight and needs an adapter of its own.
 
     Args:
         *layer_types: Subclasses of ``nn.Module``, or full names such as ``"package.module.Class"``
-            of ones that need not be imported; a later registration replaces an earlier one.
+            of types that aren't imported. A later registration replaces an earlier one.
 
     Returns:
         A class decorator that returns the adapter unchanged.
 
     Raises:
-        TypeError: If a layer type isn't a subclass of ``nn.Module``, or what is decorated isn't a
-            subclass of :class:`~nysact.layers.LayerAdapter`.
+        TypeError: If a layer type isn't a subclass of ``nn.Module``, or the decorated class isn't
+            one of :class:`~nysact.layers.LayerAdapter`.
     """
     for layer_type in layer_types:
         is_layer = isinstance(layer_type, type) and issubclass(layer_type, nn.Module)
@@ -51,20 +52,13 @@ def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapt
 
 
 def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
-    """Find the adapters that serve a module.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        One adapter a weight, or the reason why the module can't be preconditioned.
-    """
+    """Return one adapter per weight, or the reason why the module can't be preconditioned."""
     kind = type(module)
     base = next((base for base in kind.__mro__ if _registered(base)), None)
     if base is None:
         return f"no adapter is registered for {kind.__name__}"
     if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
-        # Accelerate's hooks, that attribute, only move what the forward reads.
+        # Hooks of accelerate, which set that attribute, only move what the forward reads.
         return (
             "its forward was replaced on the instance: register an adapter for a class of its own"
         )
@@ -74,7 +68,7 @@ def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
     assert registered is not None
     adapters = registered.parts(module)
     for adapter in adapters:
-        weight = module._parameters.get(adapter.weight_name)
+        weight = own_parameters(module).get(adapter.weight_name)
         if weight is None:
             return f"its {adapter.weight_name} is not a parameter (parametrised or absent)"
         if not weight.is_floating_point():

@@ -2,19 +2,7 @@
 
 import pytest
 
-from nysact.experiments.report.page import to_html
-from nysact.experiments.report.report import sections_of, write_section
-from nysact.experiments.run.store import load_runs
-
-from .stored import write_run, write_table
-
-
-def page_of(root, output):
-    """Write tables and figures of all runs, and give the page that holds them."""
-    output.mkdir()
-    sections = sections_of(load_runs(root))
-    pictures = {section.results.name: write_section(section, output) for section in sections}
-    return to_html(sections, pictures)
+from .stored import page_of, write_run, write_table
 
 
 @pytest.fixture(scope="session")

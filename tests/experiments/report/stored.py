@@ -4,13 +4,20 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from nysact.experiments.config import Config
-from nysact.experiments.run.clock import PEAK_MEMORY
+from nysact.experiments.devices import PEAK_MEMORY
+from nysact.experiments.recipes import Recipe
+from nysact.experiments.report.report import sections_of, write_report
+from nysact.experiments.report.results import Results, collect
+from nysact.experiments.report.table import Cell, Table
+from nysact.experiments.run.store import load_runs
 
 OPTIMIZERS = {"SGD": "sgd", "AdamW": "adamw", "NysAct": "nysact", "FOOF": "foof"}
 
@@ -97,3 +104,19 @@ def write_table(
                     root, row, seed, column=column, accuracies=curve,
                     step_seconds=0.1 * (1 + level), memory=1000 * (1 + level),
                 )  # fmt: skip
+
+
+def results_of(root: Path, recipe: Recipe | None = None, seeds: int | None = None) -> Results:
+    """Collect all runs below a folder."""
+    return collect("made-up", load_runs(root), recipe, seeds)
+
+
+def cells(table: Table, row: str) -> dict[str, Cell]:
+    """Give the cells of a row by their headings."""
+    return dict(zip(table.frame.columns, table.frame.loc[row], strict=True))
+
+
+def page_of(root: Path, output: Path) -> str:
+    """Write the report of all runs below a folder, and give its page."""
+    write_report(sections_of(load_runs(root)), output, Console(file=StringIO()))
+    return (output / "report.html").read_text()

@@ -91,5 +91,5 @@ def test_copies_that_differ_are_a_warning(nysact, tmp_path):
     write_run(tmp_path / "b", accuracies=[60.0])
     result = nysact("a", "b")
     assert "Warning: a/made-up/" in result.output
-    assert "hold the same run with other results" in result.output
+    assert "hold the same run with different results" in result.output
     assert "hold the same run" in (tmp_path / "report" / "report.html").read_text()

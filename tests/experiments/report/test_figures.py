@@ -5,22 +5,16 @@ import pytest
 from matplotlib.image import imread
 
 from nysact.experiments.metrics import METRICS
+from nysact.experiments.report.figures.covariances import heatmap_figure, norm_figure
 from nysact.experiments.report.figures.curves import curve_figure
-from nysact.experiments.report.figures.heatmaps import heatmap_figure
-from nysact.experiments.report.figures.norms import norm_figure
-from nysact.experiments.report.figures.search import search_figure
-from nysact.experiments.report.figures.varied import TIME, measure_of, varied_figure
-from nysact.experiments.report.results import collect
+from nysact.experiments.report.figures.search import grid_figure, search_figure
+from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
 from nysact.experiments.report.style import KNOWN, save, styles
-from nysact.experiments.run.store import load_runs
 
+from .stored import results_of as results
 from .stored import write_run, write_table
 
 ACCURACY, LOSS = METRICS["test_accuracy"], METRICS["train_loss"]
-
-
-def results(root):
-    return collect("made-up", load_runs(root))
 
 
 def lines(axes):
@@ -82,8 +76,9 @@ def test_there_is_no_figure_without_runs_for_it(tmp_path):
     found = results(tmp_path)
     assert curve_figure(found, [LOSS, ACCURACY], by="epoch") is None
     assert curve_figure(found, [METRICS["bits_per_byte"]], by="epoch") is None
-    assert varied_figure(found, [TIME]) is None
+    assert varied_figure(found, [time_of(found)]) is None
     assert search_figure(found, ACCURACY) is None
+    assert grid_figure(found, ACCURACY) is None
     assert norm_figure(found) is None
     assert heatmap_figure(found) is None
 
@@ -102,7 +97,8 @@ def write_varied(root):
 
 def test_varied_setting_is_on_the_x_axis_and_references_are_levels(tmp_path):
     write_varied(tmp_path)
-    figure = varied_figure(results(tmp_path), [measure_of(ACCURACY), TIME])
+    found = results(tmp_path)
+    figure = varied_figure(found, [measure_of(found, ACCURACY), time_of(found)])
     check(figure, tmp_path)
     accuracy, time = figure.axes
     assert accuracy.get_xlabel() == "learning rate"
@@ -129,13 +125,47 @@ def test_every_trial_of_a_search_is_a_point(tmp_path):
     assert np.allclose(damping.lines[0].get_ydata(), [81, 81, 82])
 
 
+def test_metrics_that_are_never_finite_have_no_panel(tmp_path):
+    write_run(tmp_path, "SGD", accuracies=[50, 60], losses=[None, None])
+    (axes,) = curve_figure(results(tmp_path), [LOSS, ACCURACY], by="epoch").axes
+    assert axes.get_ylabel() == ACCURACY.title
+
+
+def write_grid(root, rates, dampings):
+    for rate in rates:
+        for damping in dampings:
+            sweep = {"optimizer.options.lr": rate, "optimizer.options.damping": damping}
+            failure = "diverged" if (rate, damping) == (0.3, 1) else None
+            write_run(
+                root, "NysAct", sweep=sweep, accuracies=[10 * damping + rate], failure=failure
+            )
+
+
+def test_a_grid_of_two_settings_is_a_heat_map(tmp_path):
+    write_grid(tmp_path, (0.3, 0.1), (1, 2, 4))
+    figure = grid_figure(results(tmp_path), ACCURACY)
+    check(figure, tmp_path)
+    axes, _ = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("learning rate", "damping ρ")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.3"]
+    shown = np.ma.filled(axes.images[0].get_array(), np.nan)
+    assert np.allclose(shown, [[10.1, np.nan], [20.1, 20.3], [40.1, 40.3]], equal_nan=True)
+    assert [text.get_text() for text in axes.texts][:3] == ["10.10", "×", "20.10"]
+
+
+def test_settings_that_are_drawn_at_random_are_no_grid(tmp_path):
+    for rate in (0.1, 0.2, 0.3, 0.4):
+        write_grid(tmp_path, [rate], [rate * 7])
+    assert grid_figure(results(tmp_path), ACCURACY) is None
+
+
 def test_norms_are_drawn_by_layer(tmp_path):
-    norms = [{"conv1": 2.0 + epoch, "head": 5.0} for epoch in range(3)]
+    norms = [{"conv.1": 2.0 + epoch, "head": 5.0} for epoch in range(3)]
     write_run(tmp_path, norms=norms)
     figure = norm_figure(results(tmp_path))
     check(figure, tmp_path)
-    assert np.allclose(lines(figure.axes[0])["conv1"].get_xdata(), [10, 20, 30])
-    assert np.allclose(lines(figure.axes[0])["conv1"].get_ydata(), [2, 3, 4])
+    assert np.allclose(lines(figure.axes[0])["conv.1"].get_xdata(), [10, 20, 30])
+    assert np.allclose(lines(figure.axes[0])["conv.1"].get_ydata(), [2, 3, 4])
 
 
 def test_heat_maps_share_a_scale_and_state_the_error(tmp_path):
@@ -152,10 +182,10 @@ def test_heat_maps_share_a_scale_and_state_the_error(tmp_path):
 
 def test_known_optimizers_look_alike_in_every_figure_and_differ_in_each():
     everywhere = styles([*KNOWN, "another", "a third"])
-    assert len(set(everywhere.values())) == len(everywhere)
+    assert len({str(style) for style in everywhere.values()}) == len(everywhere)
     assert styles(["NysAct", "new"])["NysAct"] == everywhere["NysAct"]
     # Those of figure 7 differ in colour too.
-    assert len({styles(KNOWN)[r].color for r in ("SGD", "FOOF", "NysAct-G", "NysAct-S")}) == 4
+    assert len({styles(KNOWN)[r]["color"] for r in ("SGD", "FOOF", "NysAct-G", "NysAct-S")}) == 4
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

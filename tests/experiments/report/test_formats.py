@@ -3,6 +3,7 @@
 import re
 from io import StringIO
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,36 +11,36 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from nysact.experiments.report.formats import LATEX_SPECIAL, to_latex, to_markdown, to_terminal
-from nysact.experiments.report.table import Cell, Mark, Table, marked
+from nysact.experiments.report.table import Cell, Table, rank_marks, text_table
 
 TABLE = Table(
     "Accuracy (%)",
-    ["optimizer", "A_1 & B"],
-    [
-        ("SGD", [Cell("90.00 ± 0.10", paper="92.80 ± 0.21")]),
-        ("NysAct", [Cell("91.00 ± 0.10", Mark.BEST)]),
-        ("Adam [x]", [Cell("89.00", Mark.SECOND, note="n=2/3")]),
-    ],
+    pd.DataFrame(
+        {
+            "A_1 & B": [
+                Cell("90.00 ± 0.10", paper="92.80 ± 0.21"),
+                Cell("91.00 ± 0.10", "best"),
+                Cell("89.00", "second", note="n=2/3"),
+            ]
+        },
+        index=pd.Index(["SGD", "NysAct", "Adam [x]"], name="optimizer"),
+    ),
     ["In brackets: the paper's number."],
 )
 
 
+def marks(values, *, higher):
+    return list(rank_marks(pd.Series(values, dtype=float), higher=higher))
+
+
 def test_best_and_second_best_are_marked_and_ties_share():
-    cells = [Cell(str(value)) for value in (3, 1, 3, 2)]
-    marks = [cell.mark for cell in marked(cells, [3, 1, 3, 2], higher=True)]
-    assert marks == [Mark.BEST, Mark.NONE, Mark.BEST, Mark.SECOND]
-    marks = [cell.mark for cell in marked(cells, [3, 1, 3, 2], higher=False)]
-    assert marks == [Mark.NONE, Mark.BEST, Mark.NONE, Mark.SECOND]
+    assert marks([3, 1, 3, 2], higher=True) == ["best", "", "best", "second"]
+    assert marks([3, 1, 3, 2], higher=False) == ["", "best", "", "second"]
 
 
-def test_a_cell_that_does_not_compete_is_not_marked():
-    cells = [Cell("9"), Cell("1"), Cell("2")]
-    marks = [cell.mark for cell in marked(cells, [None, 1, 2], higher=True)]
-    assert marks == [Mark.NONE, Mark.SECOND, Mark.BEST]
-
-
-def test_nothing_is_best_of_one():
-    assert marked([Cell("1"), Cell("–")], [1, None], higher=True)[0].mark is Mark.NONE
+def test_incomplete_cells_and_a_cell_alone_are_not_marked():
+    assert marks([None, 1, 2], higher=True) == ["", "second", "best"]
+    assert marks([1, None], higher=True) == ["", ""]
 
 
 def test_markdown_is_read_as_the_table():
@@ -53,9 +54,9 @@ def test_markdown_is_read_as_the_table():
 
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cc", "Cs", "Zs", "Zl", "Zp"])))
 def test_markdown_shows_any_name_as_it_is(name):
-    table = Table("T", ["optimizer", "x"], [(f"a{name}", [Cell("1")])])
+    table = text_table("T", "optimizer", {"x": {f"a{name}": "1"}})
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(to_markdown(table))
-    shown = re.findall(r"<td>(.*?)</td>", html, re.DOTALL)[0]
+    shown = re.findall(r"<td[^>]*>(.*?)</td>", html, re.DOTALL)[0]
     assert unescaped(shown) == f"a{name}"
 
 
@@ -77,9 +78,9 @@ def test_latex_has_marks_and_escapes():
 @given(st.text(alphabet=[*LATEX_SPECIAL, "a", "1", " "]))
 def test_latex_escapes_can_be_undone(name):
     """No command of the text survives: what LaTeX prints is the text."""
-    row = to_latex(Table("T", ["a", "b"], [("x", [Cell(name)])])).splitlines()[7]
-    assert row.startswith("    x & ")
-    rest = row.removeprefix("    x & ").removesuffix(r" \\")
+    text = to_latex(text_table("T", "a", {"b": {"x": name}}))
+    row = next(line for line in text.splitlines() if line.startswith("x & "))
+    rest = row.removeprefix("x & ").removesuffix(r" \\")
     commands = sorted(LATEX_SPECIAL.items(), key=lambda item: -len(item[1]))
     read = ""
     while rest:

@@ -2,8 +2,7 @@
 
 from html.parser import HTMLParser
 
-from .conftest import page_of
-from .stored import write_run
+from .stored import page_of, write_run
 
 
 class Elements(HTMLParser):
@@ -41,6 +40,8 @@ def test_pictures_have_an_alternative_text(page):
 def test_page_has_tables_settings_environment_and_failures(page):
     text = Elements(page).text
     for expected in (
+        "Written on 20",
+        "1 section, 12 of 14 runs finished, 1 failed, 1 unfinished.",
         "made-up: 12 of 14 runs finished, 3 seeds",
         "80.10 ± 0.10",
         "sgd: lr 0.1, momentum 0.9",

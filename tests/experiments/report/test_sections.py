@@ -4,19 +4,17 @@ import pytest
 
 from nysact.experiments.recipes import find_runs, load, names
 from nysact.experiments.recipes.recipe_file import KINDS as RECIPE_KINDS
-from nysact.experiments.report.report import sections_of
-from nysact.experiments.report.results import collect
-from nysact.experiments.report.sections import KINDS, kind_of, section_of, wanted_of
+from nysact.experiments.report.sections import KINDS, kind_of, recipe_section, sections_of
 from nysact.experiments.run.store import load_runs
 from nysact.experiments.target import parse_target
 
-from .stored import write_config, write_run
+from .stored import cells, results_of, write_config, write_run
 
 LR, DAMPING = "optimizer.options.lr", "optimizer.options.damping"
 
 
 def kind(root):
-    return kind_of(collect("made-up", load_runs(root)))
+    return kind_of(results_of(root))
 
 
 def test_kind_of_unknown_runs_is_what_there_is_to_show(tmp_path):
@@ -41,15 +39,15 @@ def test_kinds_that_recipes_may_name_are_those_that_can_be_shown():
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_says_how_it_is_shown(name):
     recipe = load(name)
-    wanted = wanted_of(recipe)
-    assert wanted.kind in KINDS
-    assert wanted.paper == recipe.paper
+    section = recipe_section(None, recipe)
+    assert section.kind in KINDS
+    assert section.paper == recipe.paper
 
 
 def test_another_target_than_the_recipes_has_no_numbers_of_the_paper():
     recipe = load("table5")
-    assert wanted_of(recipe, parse_target("90% of SGD")).paper == recipe.paper
-    assert wanted_of(recipe, parse_target("72")).paper == {}
+    assert recipe_section(None, recipe, parse_target("90% of SGD")).paper == recipe.paper
+    assert recipe_section(None, recipe, parse_target("72")).paper == {}
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name.startswith("fashion-")])
@@ -74,19 +72,19 @@ def test_a_recipe_shows_the_runs_of_its_source_and_those_of_no_recipe_follow(tmp
     sections = sections_of(load_runs(tmp_path), recipes)
     assert [s.results.name for s in sections] == ["table2-cifar10", "table3", "unknown"]
     assert list(sections[1].tables) == ["costs"]
-    paper = dict(sections[1].tables["costs"].rows)["KFAC"][0].paper
-    assert paper == "2.29"
+    found = cells(sections[1].tables["costs"], "KFAC")
+    assert found["ResNet-32, 100 epochs: time"].paper == "2.29"
 
 
 def test_where_there_is_a_validation_set_runs_of_no_recipe_are_compared_by_it(tmp_path):
     path = write_run(tmp_path, "SGD", 0)
     (section,) = sections_of(load_runs(tmp_path))
-    assert section.wanted.metric.name == "test_accuracy"
+    assert section.metric.name == "test_accuracy"
     lines = (path / "metrics.jsonl").read_text()
     added = lines.replace('"test_accuracy"', '"validation_accuracy": 1.0, "test_accuracy"')
     (path / "metrics.jsonl").write_text(added)
     (section,) = sections_of(load_runs(tmp_path))
-    assert section.wanted.metric.name == "validation_accuracy"
+    assert section.metric.name == "validation_accuracy"
 
 
 def test_units_of_a_section_are_those_of_its_metric(tmp_path):
@@ -95,7 +93,7 @@ def test_units_of_a_section_are_those_of_its_metric(tmp_path):
     (path / "metrics.jsonl").write_text(lines)
     (section,) = sections_of(load_runs(tmp_path))
     assert "bits-per-byte" in section.tables
-    assert section_of(section.results, section.wanted).wanted.metric.higher is False
+    assert section.metric.higher is False
 
 
 def test_tables_name_the_runs_of_another_device_or_version(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nysact.experiments.data import presence
-from nysact.experiments.run.environment import device_name
+from nysact.experiments.environment import device_name
 from nysact.experiments.run.store import load_runs, write_json
 from nysact.experiments.sweeps import estimate as estimating
 from nysact.experiments.sweeps.estimate import estimate, in_words

@@ -105,7 +105,11 @@ def test_finished_runs_are_reported_at_once_and_the_others_planned(nysact, tmp_p
     for config in load("digits.toml").runs([0]):
         run(config, tmp_path / "runs", cpu=True)
     # Runs of other seeds or settings are none of this table's.
-    run(load("digits.toml").runs([5], ["epochs=1"])[0], tmp_path / "runs", cpu=True)
+    run(
+        find_runs(load("digits.toml"), seeds=[5], overrides=["epochs=1"])[0],
+        tmp_path / "runs",
+        cpu=True,
+    )
     assert "2 of 4 runs are missing" in nysact("digits.toml", "--dry-run").output
     result = nysact("digits.toml", "--seeds", "1")
     assert result.exit_code == 0, result.output

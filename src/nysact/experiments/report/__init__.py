@@ -1,1 +1,1 @@
-"""Tables, figures and a page from stored runs."""
+"""Tables, figures and a page of stored runs."""

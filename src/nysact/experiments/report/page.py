@@ -1,33 +1,22 @@
-"""A report as one HTML page that needs nothing else: to look at, to send, to print."""
+"""A report as one HTML page that needs nothing else."""
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nysact.experiments.report.provenance import (
-    environments,
-    failures,
-    optimizer_settings,
-    training_settings,
-    unfinished,
-)
+from nysact.experiments.report.provenance import details, failures, unfinished
 from nysact.experiments.report.sections import Section
 
 PAGE = "page.html.jinja"
+Pictures = Mapping[str, Path]
 
 
-def to_html(sections: Sequence[Section], pictures: Mapping[str, Mapping[str, Path]]) -> str:
-    """Write the page.
-
-    Args:
-        sections: What it shows.
-        pictures: For each section's name the SVG files of its figures, by their names.
-
-    Returns:
-        The page, pictures included.
-    """
+def to_html(sections: Sequence[Section], pictures: Mapping[str, Pictures]) -> str:
+    """Write the page, with the SVG files of each section's figures in it."""
     environment = Environment(
         loader=PackageLoader("nysact.experiments.report", "."),
         autoescape=True,
@@ -35,31 +24,41 @@ def to_html(sections: Sequence[Section], pictures: Mapping[str, Mapping[str, Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    parts = [part(section, pictures[section.results.name]) for section in sections]
+    written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
     return environment.get_template(PAGE).render(
-        parts=[
-            {
-                "name": section.results.name,
-                "title": section.wanted.title,
-                "finished": sum(run.result is not None for run in section.results.runs),
-                "runs": len(section.results.runs),
-                "seeds": section.results.seeds,
-                "warnings": section.warnings,
-                "tables": list(section.tables.values()),
-                "pictures": [
-                    (name.replace("-", " "), embedded(path))
-                    for name, path in pictures[section.results.name].items()
-                ],
-                "details": [
-                    optimizer_settings(section.results),
-                    training_settings(section.results),
-                    environments(section.results),
-                ],
-                "failures": failures(section.results),
-                "unfinished": unfinished(section.results),
-            }
-            for section in sections
-        ]
+        parts=parts, written=written, summary=summary(sections)
     )
+
+
+def summary(sections: Sequence[Section]) -> str:
+    """Count the runs of all sections, each once: several may show the same."""
+    runs = [section.results.runs for section in sections]
+    found = {run.stored.path: run.state for frame in runs for run in frame.itertuples()}
+    states = list(found.values())
+    counts = [f"{states.count(state)} {state}" for state in ("failed", "unfinished")]
+    others = [text for text in counts if not text.startswith("0 ")]
+    finished = f"{states.count('finished')} of {len(states)} runs finished"
+    shown = f"{len(sections)} section{'s' * (len(sections) != 1)}"
+    return ", ".join([shown, *([finished] if states else []), *others]) + "."
+
+
+def part(section: Section, pictures: Pictures) -> dict[str, Any]:
+    """Gather what the page shows of a section."""
+    runs = section.results.runs
+    return {
+        "name": section.results.name,
+        "title": section.title,
+        "finished": int((runs["state"] == "finished").sum()),
+        "runs": len(runs),
+        "seeds": int(runs["seed"].nunique()),
+        "warnings": section.warnings,
+        "tables": list(section.tables.values()),
+        "pictures": [(n.replace("-", " "), embedded(path)) for n, path in pictures.items()],
+        "details": details(section.results) if len(runs) else [],
+        "failures": failures(section.results),
+        "unfinished": unfinished(section.results),
+    }
 
 
 def embedded(path: Path) -> str:

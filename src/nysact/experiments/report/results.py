@@ -1,219 +1,161 @@
-"""What stored runs say: grouped by row, column and setting, and summed up over the seeds."""
+"""Stored runs as tidy frames, from which every table and figure is made."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import pandas as pd
+
+from nysact.experiments.assignments import dotted
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.told_apart import (
-    Setting,
-    completed,
-    setting_of,
-    told_apart,
-    without_copies,
-)
-from nysact.experiments.run.failure import failure_of, succeeded
+from nysact.experiments.recipes import Recipe
+from nysact.experiments.report.config_diff import completed, labelled, without_copies
+from nysact.experiments.run.failure import failure_of
 from nysact.experiments.run.store import StoredRun
-from nysact.experiments.spread import mean_and_spread
 
-if TYPE_CHECKING:
-    from nysact.experiments.recipes import Recipe
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One number for each seed that gave one.
-
-    Args:
-        values: The numbers, all finite.
-        expected: How many there should be.
-        failed: How many runs failed.
-    """
-
-    values: Sequence[float]
-    expected: int
-    failed: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every seed gave a number."""
-        return len(self.values) >= self.expected
-
-    @property
-    def mean(self) -> float:
-        """The mean; there must be a value."""
-        return mean_and_spread(self.values)[0]
-
-    @property
-    def deviation(self) -> float:
-        """The sample standard deviation, 0 for a single value."""
-        return mean_and_spread(self.values)[1]
-
-    def text(self, digits: int) -> str:
-        """Write mean and deviation, the mean alone of a single value."""
-        if not self.values:
-            return "failed" if self.failed else "–"
-        mean = f"{self.mean:.{digits}f}"
-        return mean if len(self.values) == 1 else f"{mean} ± {self.deviation:.{digits}f}"
-
-    @property
-    def note(self) -> str:
-        """What is missing, such as ``n=2/3``; nothing if nothing is."""
-        return "" if self.complete else f"n={len(self.values)}/{self.expected}"
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs that differ in their seed alone.
-
-    Args:
-        row: The optimizer's label.
-        column: What is trained.
-        setting: What a figure varies, empty in a table.
-        seeds: How many runs there should be.
-        runs: Those that there are, in the order of their seeds.
-    """
-
-    row: str
-    column: str
-    setting: Setting
-    seeds: int
-    runs: Sequence[StoredRun] = field(default_factory=tuple)
-
-    def sample(self, read: Callable[[StoredRun], float | None]) -> Sample:
-        """Read a number off each finished run; what is missing or not finite is left out."""
-        found = [read(run) for run in self.runs if succeeded(run)]
-        values = [value for value in found if value is not None]
-        return Sample(values, self.seeds, sum(failure_of(run) is not None for run in self.runs))
+# The measured costs of a run, in its ``timing.json``. The median step would miss the rare steps in
+# which a preconditioner is refreshed, hence the mean.
+COSTS = ("mean_step_seconds", "peak_memory", "optimizer_state_bytes", "training_seconds")
+COLUMNS = [*("row", "column", "setting", "sweep", "seed", "state", "failure", "progress", "device"),
+           *COSTS, "stored"]  # fmt: skip
+GROUP = ["row", "column", "setting"]
+PLACE = ("run", "step", "epoch", "seconds", "metric", "value")
 
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of one recipe.
-
-    Args:
-        name: The recipe.
-        runs: Its stored runs.
-        rows: The optimizers, in the order in which they are shown.
-        columns: What is trained, likewise.
-        seeds: How many seeds each combination should have.
-        warnings: What the reader must know of the runs, a sentence each.
-    """
+    """The runs of one recipe."""
 
     name: str
-    runs: Sequence[StoredRun]
-    rows: Sequence[str]
-    columns: Sequence[str]
-    seeds: int
+    # One line a run: row, column, setting (the sweep as JSON, "" for none), sweep, seed, expected
+    # (how many seeds its group should have), state, failure, progress, device, COSTS, stored.
+    runs: pd.DataFrame
+    # One line a recorded value: run (the line in runs), step, epoch, seconds, metric, value.
+    values: pd.DataFrame
     warnings: Sequence[str] = ()
 
-    @cached_property
-    def groups(self) -> list[Group]:
-        """The groups of runs, in the order of rows and columns."""
-        found: dict[tuple[str, str, Setting], list[StoredRun]] = {}
-        for run in self.runs:
-            key = (run.config["row"], run.config["column"], setting_of(run))
-            found.setdefault(key, []).append(run)
-        for runs in found.values():
-            runs.sort(key=lambda run: int(run.config["seed"]))
-        keys = sorted(found, key=lambda k: (self.rows.index(k[0]), self.columns.index(k[1])))
-        return [Group(*key, self.expected(key[1]), found[key]) for key in keys]
+    @property
+    def rows(self) -> list[str]:
+        """The optimizers, in the order in which they are shown."""
+        return list(self.runs["row"].cat.categories)
 
-    def expected(self, column: str) -> int:
-        """Count the seeds that each group of a column should have: more if some have more."""
-        found = {run.config["seed"] for run in self.runs if run.config["column"] == column}
-        return max(self.seeds, len(found))
+    @property
+    def columns(self) -> list[str]:
+        """What is trained, in the order in which it is shown."""
+        return list(self.runs["column"].cat.categories)
 
-    def group(self, row: str, column: str, setting: Setting = ()) -> Group:
-        """Find the runs of one cell; there may be none."""
-        for group in self.groups:
-            if (group.row, group.column, group.setting) == (row, column, setting):
-                return group
-        return Group(row, column, setting, self.expected(column))
+    @property
+    def plain(self) -> "Results":
+        """The runs that are part of no sweep."""
+        return self.where(self.runs["setting"] == "")
 
-    def samples(self, column: str, read: Callable[[StoredRun], float | None]) -> list[Sample]:
-        """Read a number off each finished run of a column, without those of a sweep.
+    def where(self, chosen: pd.Series) -> "Results":
+        """Keep some of the runs."""
+        runs = self.runs[chosen].copy()
+        for label in ("row", "column"):
+            runs[label] = runs[label].cat.remove_unused_categories()
+        return replace(self, runs=runs, values=self.values[self.values["run"].isin(runs.index)])
 
-        Args:
-            column: The column.
-            read: What is read.
+    def curves(self, metric: Metric) -> pd.DataFrame:
+        """Give the recorded values of a metric beside the labels of their runs."""
+        mine = self.values[self.values["metric"] == metric.name]
+        labels = [*GROUP, "seed", "state", "progress"]
+        return mine.join(self.runs[labels], on="run")
 
-        Returns:
-            One sample a row, in their order.
-        """
-        return [self.group(row, column).sample(read) for row in self.rows]
+    def measured(self, metric: Metric, at: str = "final") -> pd.Series:
+        """Give each run's final or best value."""
+        mine = self.values[self.values["metric"] == metric.name]
+        if at == "final":
+            return mine.drop_duplicates("run", keep="last").set_index("run")["value"]
+        return mine.groupby("run")["value"].agg("max" if metric.higher else "min")
 
-    def unfinished(self) -> list[StoredRun]:
-        """List the runs that have no result."""
-        return [run for run in self.runs if run.result is None]
+    def summary(self, value: pd.Series) -> pd.DataFrame:
+        """Sum a number up over the seeds of the runs that did not fail, a line for each group."""
+        counted = value.reindex(self.runs.index).where(self.runs["state"] == "finished")
+        frame = self.runs.assign(value=counted, failed=self.runs["state"] == "failed")
+        found = frame.groupby(GROUP, observed=True).agg(
+            mean=("value", "mean"), std=("value", "std"), n=("value", "count"),
+            failed=("failed", "sum"), expected=("expected", "max"),
+        )  # fmt: skip
+        return found.fillna({"std": 0.0}).reset_index()
+
+    def single_sweeps(self) -> dict[tuple[str, str], list[str]]:
+        """Give the settings of each column in which one name varies alone, ordered by its value."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for run in self.runs.sort_values(["column", "row"]).itertuples():
+            if len(run.sweep) == 1:
+                ((name, value),) = run.sweep.items()
+                found.setdefault((run.column, name), {})[run.setting] = value
+        orders = {key: pd.Series(values, dtype=object) for key, values in found.items()}
+        by_value = {"key": lambda values: values.map(numbers_first)}
+        return {key: list(values.sort_values(**by_value).index) for key, values in orders.items()}
+
+    @property
+    def sweeps(self) -> pd.Series:
+        """The sweep of each setting."""
+        return self.runs.drop_duplicates("setting").set_index("setting")["sweep"]
 
 
 def collect(
-    name: str,
-    runs: Iterable[StoredRun],
-    recipe: "Recipe | None" = None,
-    seeds: int | None = None,
+    name: str, runs: Iterable[StoredRun], recipe: Recipe | None = None, seeds: int | None = None
 ) -> Results:
-    """Take the runs of one recipe together.
-
-    Args:
-        name: What the results are called.
-        runs: The stored runs.
-        recipe: The recipe, in whose order rows and columns are shown, others following; ``None``
-            if it is not known.
-        seeds: How many seeds are expected of each group, ``None`` for as many as the recipe has,
-            or if that is not known, as there are in all.
-
-    Returns:
-        The results.
-    """
+    """Gather the runs of one recipe, in its order; ``seeds`` are expected of each group."""
     found = [replace(run, config=completed(run.config)) for run in runs]
     kept, warnings = without_copies(sorted(found, key=lambda run: str(run.path)))
-    shown = told_apart(kept, recipe)
-    in_all = len({run.config["seed"] for run in shown})
-    return Results(
-        name,
-        shown,
-        in_order([run.config["row"] for run in shown], recipe.rows if recipe else ()),
-        in_order([run.config["column"] for run in shown], recipe.columns if recipe else ()),
-        seeds or (len(recipe.seeds) if recipe else in_all),
-        warnings,
-    )
+    shown = labelled(kept, recipe)
+    frame = pd.DataFrame(map(line, shown), columns=COLUMNS)
+    for label in ("row", "column"):
+        frame[label] = ordered(frame[label], getattr(recipe, f"{label}s", ()))
+    usual = seeds or (len(recipe.seeds) if recipe else frame["seed"].nunique())
+    present = frame.groupby("column", observed=True)["seed"].transform("nunique")
+    frame = frame.assign(expected=present.clip(lower=usual)).sort_values([*GROUP, "seed"])
+    lines = [each for index, run in enumerate(shown) for each in value_lines(index, run)]
+    values = pd.DataFrame(lines, columns=list(PLACE)).astype({"value": float, "seconds": float})
+    return Results(name, frame, values, warnings)
 
 
-def in_order(found: Sequence[str], order: Sequence[str]) -> list[str]:
-    """List what was found once each, what occurs in ``order`` first and in that order."""
-    known = [name for name in dict.fromkeys(order) if name in found]
-    return list(dict.fromkeys([*known, *found]))
+def ordered(labels: pd.Series, order: Sequence[str]) -> pd.Series:
+    """Order labels as given, each followed by those that extend it, and by unknown ones last."""
+    known = list(dict.fromkeys(order))
+
+    def place(label: str) -> tuple[int, bool]:
+        base = label if label in known else label.partition(" (")[0]
+        return known.index(base) if base in known else len(known), label not in known
+
+    kind = pd.CategoricalDtype(sorted(dict.fromkeys(labels), key=place), ordered=True)
+    return labels.astype(kind)
 
 
-def final(run: StoredRun, metric: Metric) -> float | None:
-    """Read a metric's last value, ``None`` if there is none or it is not finite."""
-    values = [record[metric.name] for record in run.metrics if metric.name in record]
-    return values[-1] if values else None
+def line(run: StoredRun) -> dict[str, Any]:
+    """Describe a run in a line of the frame."""
+    config, failure = run.config, failure_of(run)
+    state = "failed" if failure is not None else "unfinished" if run.result is None else "finished"
+    made = (run.environment, *run.environment.get("resumed", []))
+    return {
+        **{name: config[name] for name in ("row", "column", "sweep", "seed")},
+        "setting": json.dumps(config["sweep"], sort_keys=True) if config["sweep"] else "",
+        "state": state,
+        "failure": failure,
+        "progress": "epoch" if config.get("steps") is None else "step",
+        "device": ", ".join(dict.fromkeys(str(one.get("device_name")) for one in made)),
+        **{cost: (run.timings or {}).get(cost) for cost in COSTS},
+        "stored": run,
+    }
 
 
-def best(run: StoredRun, metric: Metric) -> float | None:
-    """Read a metric's best value; values that are not finite do not count."""
-    values = [record[metric.name] for record in run.metrics if metric.name in record]
-    finite = [value for value in values if value is not None]
-    return (max if metric.higher else min)(finite, default=None)
+def value_lines(index: int, run: StoredRun) -> Iterator[dict[str, Any]]:
+    """List the recorded values of a run; the norm of a layer is ``covariance_norms.LAYER``."""
+    seconds = {record["step"]: record["seconds"] for record in run.timing}
+    for record in run.metrics:
+        step, epoch = record["step"], record["epoch"]
+        place = {"run": index, "step": step, "epoch": epoch, "seconds": seconds.get(step)}
+        for name, value in dotted(record).items():
+            if name not in PLACE:
+                yield {**place, "metric": name, "value": value}
 
 
-def progress_of(run: StoredRun) -> str:
-    """Tell what a run's progress is counted in: ``"epoch"``, or ``"step"`` if it has so many."""
-    return "epoch" if run.config.get("steps") is None else "step"
-
-
-def progress_name(results: Results, column: str) -> str:
-    """Tell what the progress of a column's runs is counted in.
-
-    Args:
-        results: The runs.
-        column: The column.
-
-    Returns:
-        ``"epoch"`` or ``"step"``.
-    """
-    return next(progress_of(run) for run in results.runs if run.config["column"] == column)
+def numbers_first(value: Any) -> tuple[bool, Any]:
+    """Order numbers by size, and everything else after them by its text."""
+    number = isinstance(value, int | float)
+    return not number, value if number else str(value)

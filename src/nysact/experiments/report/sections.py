@@ -1,20 +1,20 @@
-"""What a report shows of each recipe: its tables and figures."""
+"""The tables and figures that a report shows of each recipe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 from matplotlib.figure import Figure
 
-from nysact.experiments.metrics import METRICS, Metric
+from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import Recipe
+from nysact.experiments.recipes.recipe_file import OF_SETTINGS
+from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
 from nysact.experiments.report.figures.curves import curve_figure
-from nysact.experiments.report.figures.heatmaps import heatmap_figure
-from nysact.experiments.report.figures.norms import norm_figure
-from nysact.experiments.report.figures.search import search_figure
-from nysact.experiments.report.figures.varied import TIME, measure_of, varied_figure
+from nysact.experiments.report.figures.search import grid_figure, search_figure
+from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
 from nysact.experiments.report.provenance import mixed_environments
-from nysact.experiments.report.results import Results
+from nysact.experiments.report.results import Results, collect
 from nysact.experiments.report.settings import settings_table
 from nysact.experiments.report.table import Table
 from nysact.experiments.report.tables import (
@@ -25,214 +25,159 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
+from nysact.experiments.run.store import StoredRun
 from nysact.experiments.target import Target, parse_target
 
-# How many trials of a search a table lists.
+Parts = Sequence[tuple[str, Table | Figure | None]]
+# The number of trials of a search that a table lists.
 TRIALS = 20
 # More values than this of a setting are shown as points and not one by one.
 MANY = 10
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be shown of a recipe.
-
-    Args:
-        title: Its heading.
-        kind: A key of :data:`KINDS`, ``None`` for whatever the runs have to show.
-        metric: What its tables compare.
-        at: ``"final"`` or ``"best"``.
-        reference: The row to which time and memory are relative.
-        target: What the time to a target is measured for, ``None`` for the share that the paper
-            takes: 90% of the reference's best.
-        paper: The paper's numbers.
-        recipe: The recipe, ``None`` for runs of no known one.
-    """
-
-    title: str
-    kind: str | None = None
-    metric: Metric = METRICS["test_accuracy"]
-    at: str = "final"
-    reference: str = "SGD"
-    target: Target | None = None
-    paper: Paper = field(default_factory=dict)
-    recipe: Recipe | None = None
+# The metrics by which runs of no recipe are compared: the first that was recorded. A validation set
+# is held out to choose by.
+USUAL = ["validation_accuracy", "test_accuracy", "validation_loss", "bits_per_byte", "test_loss"]
 
 
 @dataclass
 class Section:
-    """What a report shows of a recipe.
+    """The part of a report that shows a recipe, or runs of no known one."""
 
-    Args:
-        results: Its runs.
-        wanted: What was asked for.
-        tables: Tables by the names of their files.
-        figures: Figures likewise.
-        warnings: What the reader must know of the runs, a sentence each.
-    """
-
+    title: str
     results: Results
-    wanted: Wanted
+    metric: Metric
+    kind: str | None = None  # a key of KINDS, None for one that suits the runs
+    at: str = "final"  # or "best"
+    reference: str = "SGD"  # the row to which costs and targets are relative
+    target: Target | None = None  # None for the paper's: 90% of the reference's best
+    paper: Paper = field(default_factory=dict)
+    recipe: Recipe | None = None
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def add_figure(self, name: str, figure: Figure | None) -> None:
-        """Add a figure if there was something to draw."""
-        if figure is not None:
-            self.figures[name] = figure
+
+def sections_of(
+    runs: Iterable[StoredRun],
+    recipes: Sequence[Recipe] = (),
+    target: Target | None = None,
+    seeds: int | None = None,
+) -> list[Section]:
+    """Make a section for each recipe that shows some of the runs, and for runs of no recipe."""
+    stored: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        stored.setdefault(run.config["recipe"], []).append(run)
+    sections = []
+    for recipe in recipes:
+        source = stored.get(recipe.source, ()) if recipe.needs_runs else ()
+        found = [run for run in source if run.config["column"] in recipe.columns]
+        if found or not recipe.needs_runs:
+            results = collect(recipe.name, found, recipe, seeds)
+            sections.append(recipe_section(results, recipe, target))
+    for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
+        results = collect(name, stored[name], seeds=seeds)
+        sections.append(Section(name, results, usual_metric(results), target=target))
+    for section in sections:
+        fill(section)
+    return sections
 
 
-def add_metric(section: Section) -> None:
-    """Add the table of the metric."""
-    results, wanted = section.results, section.wanted
-    if any(not group.setting for group in results.groups):
-        table = metric_table(results, wanted.metric, wanted.paper, at=wanted.at)
-        section.tables[wanted.metric.name.replace("_", "-")] = table
-
-
-def add_ratios(section: Section) -> None:
-    """Add the table of time and memory, where its reference was run."""
-    results, wanted = section.results, section.wanted
-    paper = wanted.paper if wanted.kind == "ratio-table" else {}
-    table = ratio_table(results, wanted.reference, paper)
-    if len(table.headings) > 1:
-        section.tables["costs"] = table
-
-
-def add_targets(section: Section) -> None:
-    """Add the table of the time to the target, where its reference was run."""
-    results, wanted = section.results, section.wanted
-    target = wanted.target or Target(share=0.9, row=wanted.reference)
-    paper = wanted.paper if wanted.kind == "target-table" else {}
-    table = target_table(results, wanted.metric, target, paper)
-    if len(table.headings) > 1:
-        section.tables["time-to-target"] = table
-
-
-def add_curves(section: Section) -> None:
-    """Add the curves by epoch and by time."""
-    metrics = [METRICS["train_loss"], section.wanted.metric]
-    for by in ("epoch", "time"):
-        section.add_figure(f"curves-by-{by}", curve_figure(section.results, metrics, by=by))
-
-
-def add_varied(section: Section) -> None:
-    """Add what was varied, one setting at a time."""
-    results, metric = section.results, section.wanted.metric
-    if any(group.setting for group in results.groups):
-        measures = [measure_of(metric), *([TIME] if section.wanted.kind == "interval" else [])]
-        section.add_figure("settings", varied_figure(results, measures))
-        section.tables.update(varied_tables(results, metric))
-
-
-def add_search(section: Section) -> None:
-    """Add the trials of a search."""
-    results, metric = section.results, section.wanted.metric
-    if any(group.setting for group in results.groups):
-        section.add_figure("trials", search_figure(results, metric))
-        section.tables["trials"] = trial_table(results, metric, TRIALS)
-
-
-def add_norms(section: Section) -> None:
-    """Add the norms of the covariances."""
-    section.add_figure("covariance-norms", norm_figure(section.results))
-
-
-def add_heatmaps(section: Section) -> None:
-    """Add the heat maps of covariances and of what approximates them."""
-    section.add_figure("covariances", heatmap_figure(section.results))
-
-
-def add_settings(section: Section) -> None:
-    """Add the settings of the recipe, for which nothing needs to be run."""
-    recipe = section.wanted.recipe
-    if recipe is not None:
-        section.tables["settings"] = settings_table(recipe)
-
-
-Part = Callable[[Section], None]
-KINDS: Mapping[str, tuple[Part, ...]] = {
-    "table": (add_metric, add_curves, add_ratios, add_targets),
-    "ratio-table": (add_ratios,),
-    "target-table": (add_targets, add_curves),
-    "curves": (add_curves, add_metric, add_targets),
-    "sensitivity": (add_varied,),
-    "interval": (add_varied,),
-    "rank": (add_varied, add_metric),
-    "norms": (add_norms, add_curves),
-    "heatmap": (add_heatmaps,),
-    "search": (add_search,),
-    "settings": (add_settings,),
-    "training": (add_settings,),
-}
-
-
-def section_of(results: Results, wanted: Wanted) -> Section:
-    """Make the tables and figures of a recipe.
-
-    Args:
-        results: Its runs.
-        wanted: What is to be shown.
-
-    Returns:
-        The section.
-    """
-    section = Section(results, wanted)
-    for part in KINDS[wanted.kind or kind_of(results)]:
-        part(section)
-    mixed = mixed_environments(results)
-    section.warnings = [*results.warnings, *([] if section.tables else mixed)]
-    section.tables = {
-        name: replace(table, notes=[*table.notes, *mixed]) for name, table in section.tables.items()
-    }
-    return section
-
-
-def kind_of(results: Results) -> str:
-    """Choose a kind for runs of no known recipe.
-
-    Args:
-        results: The runs.
-
-    Returns:
-        What there is to show: recorded norms or matrices, else a search where several settings
-        are varied together or one has many values, else one setting at a time, else a table.
-    """
-    settings = [group.setting for group in results.groups]
-    values: dict[str, set[Any]] = {}
-    for name, value in (pair for setting in settings for pair in setting):
-        values.setdefault(name, set()).add(value)
-    if any((run.path / "arrays.npz").is_file() for run in results.runs):
-        return "heatmap"
-    if any("covariance_norms" in record for run in results.runs for record in run.metrics):
-        return "norms"
-    many = any(len(found) > MANY for found in values.values())
-    if many or any(len(setting) > 1 for setting in settings):
-        return "search"
-    return "sensitivity" if any(settings) else "table"
-
-
-def wanted_of(recipe: Recipe, target: Target | None = None) -> Wanted:
-    """Read what a recipe says of its report.
-
-    Args:
-        recipe: The recipe.
-        target: Another target than its own, which is not the one of the paper's numbers.
-
-    Returns:
-        What is wanted.
-    """
+def recipe_section(results: Results, recipe: Recipe, target: Target | None = None) -> Section:
+    """Begin a section as the recipe wants it; the paper's numbers are those of its own target."""
     report = recipe.report
     own = None if report.target is None else parse_target(str(report.target))
     other = target is not None and target != own and report.kind == "target-table"
-    return Wanted(
-        title=recipe.title,
-        kind=report.kind,
-        metric=METRICS[report.metric],
-        at=report.at,
-        reference=report.reference,
-        target=own if target is None else target,
-        paper={} if other else recipe.paper,
-        recipe=recipe,
-    )
+    return Section(
+        recipe.title, results, METRICS[report.metric], report.kind, report.at, report.reference,
+        own if target is None else target, {} if other else recipe.paper, recipe,
+    )  # fmt: skip
+
+
+def usual_metric(results: Results) -> Metric:
+    """Choose a metric for runs of no recipe."""
+    recorded = set(results.values["metric"])
+    return metric_of(next((name for name in USUAL if name in recorded), "train_loss"))
+
+
+def fill(section: Section) -> None:
+    """Make a section's tables and figures, with a note on runs of several environments."""
+    section.kind = section.kind or kind_of(section.results)
+    parts = [item for make in KINDS[section.kind] for item in make(section)]
+    section.figures = {name: part for name, part in parts if isinstance(part, Figure)}
+    tables = {name: part for name, part in parts if isinstance(part, Table) and part.frame.size}
+    mixed = mixed_environments(section.results)
+    section.warnings = [*section.results.warnings, *([] if tables else mixed)]
+    section.tables = {
+        name: replace(table, notes=[*table.notes, *mixed]) for name, table in tables.items()
+    }
+
+
+def kind_of(results: Results) -> str:
+    """Choose a kind by the content of the runs: matrices, norms, a search, a sweep, or a table."""
+    sweeps = list(results.runs["sweep"])
+    pairs = {(name, str(value)) for sweep in sweeps for name, value in sweep.items()}
+    names = [name for name, _ in pairs]
+    if any((run.path / "arrays.npz").is_file() for run in results.runs["stored"]):
+        return "heatmap"
+    if results.values["metric"].str.startswith(NORMS).any():
+        return "norms"
+    if any(names.count(name) > MANY for name in names) or any(len(sweep) > 1 for sweep in sweeps):
+        return "search"
+    return "sensitivity" if names else "table"
+
+
+def metric_parts(section: Section) -> Parts:
+    """Compare the metric."""
+    name = section.metric.name.replace("_", "-")
+    return [(name, metric_table(section.results, section.metric, section.paper, at=section.at))]
+
+
+def cost_parts(section: Section) -> Parts:
+    """Compare time and memory, where the reference was run."""
+    paper = section.paper if section.kind == "ratio-table" else {}
+    return [("costs", ratio_table(section.results, section.reference, paper))]
+
+
+def target_parts(section: Section) -> Parts:
+    """Compare the time to the target, where its reference was run."""
+    target = section.target or Target(share=0.9, row=section.reference)
+    paper = section.paper if section.kind == "target-table" else {}
+    return [("time-to-target", target_table(section.results, section.metric, target, paper))]
+
+
+def curve_parts(section: Section) -> Parts:
+    """Draw the training by epoch and by time."""
+    metrics = list(dict.fromkeys([METRICS["train_loss"], section.metric]))
+    draw = partial(curve_figure, section.results, metrics)
+    return [(f"curves-by-{by}", draw(by=by)) for by in ("epoch", "time")]
+
+
+def varied_parts(section: Section) -> Parts:
+    """Show the settings that were varied one at a time."""
+    results, metric = section.results, section.metric
+    measures = [measure_of(results, metric)]
+    measures += [time_of(results)] if section.kind == "interval" else []
+    tables = varied_tables(results, metric)
+    return [("settings", varied_figure(results, measures)), *tables.items()]
+
+
+def search_parts(section: Section) -> Parts:
+    """Show the trials of a search."""
+    results, metric = section.results, section.metric
+    figures = [("trials", search_figure(results, metric)), ("grid", grid_figure(results, metric))]
+    return [*figures, ("trials", trial_table(results, metric, TRIALS))]
+
+
+KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
+    "table": (metric_parts, curve_parts, cost_parts, target_parts),
+    "ratio-table": (cost_parts,),
+    "target-table": (target_parts, curve_parts),
+    "curves": (curve_parts, metric_parts, target_parts),
+    "sensitivity": (varied_parts,),
+    "interval": (varied_parts,),
+    "rank": (varied_parts, metric_parts),
+    "norms": (lambda one: [("covariance-norms", norm_figure(one.results))], curve_parts),
+    "heatmap": (lambda one: [("covariances", heatmap_figure(one.results))],),
+    "search": (search_parts,),
+    # The settings of a recipe need no runs.
+    **dict.fromkeys(OF_SETTINGS, (lambda one: [("settings", settings_table(one.recipe))],)),
+}

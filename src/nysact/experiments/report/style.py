@@ -1,7 +1,6 @@
-"""How figures look: colours, dashes and markers, labels of settings, and the files written."""
+"""The look of figures: colours, dashes and markers, labels of settings, and the files written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,20 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
 from nysact.experiments.metrics import Metric
 
-# Each optimizer looks alike in every figure. These names are given the first styles, in this
-# order, in which those that are often shown together have colours of their own; another name gets
-# the next one that is free in its figure.
+Look = dict[str, Any]  # color, linestyle and marker
+# These have the same style in every figure: the first styles, in this order, in which optimizers
+# that are often shown together differ in colour. Another name gets the next free style.
 KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "KFAC", "NysAct-S", "Adam", "NysAct-G"),)
 LABELS = {
     "lr": "learning rate",
     "damping": "damping ρ",
     "stat_decay": "decay β₂ of the statistics",
-    "batch_size": "batch size",
     "rank": "rank r",
     "inv_interval": "steps between refreshes τ_inv",
     "cov_interval": "steps between statistics τ_cov",
-    "weight_decay": "weight decay",
 }
-# Width of a panel and height of a row of panels, in inches.
-PANEL = (5.0, 3.8)
-LEGEND = 0.9
+# Width of a panel and height of a row of panels, and the space for a legend, in inches.
+PANEL, LEGEND = (5.0, 3.8), 0.9
 # Resolution of a PNG, and the width in inches from which it is lower.
 DPI, LARGE = 150, 14
 # From this ratio of the largest to the smallest value on, a logarithmic axis has ticks to read.
@@ -41,38 +37,29 @@ WIDE = 5.0
 HANDLE, CHARACTER = 0.75, 0.085
 
 
-@dataclass(frozen=True)
-class Style:
-    """How the curves of one row are drawn."""
-
-    color: str
-    dashes: str
-    marker: str
-
-
-def styles(rows: Sequence[str]) -> dict[str, Style]:
-    """Give every row a style of its own.
-
-    Args:
-        rows: Names of optimizers, or of whatever the curves stand for.
-
-    Returns:
-        A style for each; past the number of styles they recur.
-    """
+def styles(rows: Sequence[str]) -> dict[str, Look]:
+    """Give each name a style of its own, for ``plot``; past the number of styles they recur."""
     places = {row: KNOWN.index(row) for row in rows if row in KNOWN}
     free = [place for place in range(len(STYLES)) if place not in places.values()]
     others = [row for row in dict.fromkeys(rows) if row not in KNOWN]
     for index, row in enumerate(others):
         places[row] = free[index % len(free)] if free else index
-    return {row: Style(*STYLES[places[row] % len(STYLES)]) for row in rows}
+    names = ("color", "linestyle", "marker")
+    return {row: dict(zip(names, STYLES[places[row] % len(STYLES)], strict=True)) for row in rows}
 
 
-def panels(count: int, columns: int = 2) -> Figure:
-    """Make an empty figure with room for so many panels and a legend below."""
+def panel_grid(count: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """Make a figure of so many panels, with room for a legend below."""
     across = min(count, columns)
-    down = -(-count // columns)
+    down = -(-count // across)
     size = (PANEL[0] * across, PANEL[1] * down + LEGEND)
-    return Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    for axes in grid.flat[:count]:
+        axes.grid(alpha=0.3)
+    return figure, list(grid.flat[:count])
 
 
 def label_of(name: str) -> str:
@@ -81,40 +68,13 @@ def label_of(name: str) -> str:
     return LABELS.get(last, last.replace("_", " "))
 
 
-def numbers_first(value: Any) -> tuple[bool, Any]:
-    """Order numbers by size, and after them everything else by its text."""
-    number = isinstance(value, int | float)
-    return not number, value if number else str(value)
-
-
-def value_text(value: Any) -> str:
-    """Write a setting's value short: ``0.1``, ``1``, ``True``."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def slug(text: str) -> str:
-    """Turn words into a part of a file's name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn.
-
-    Args:
-        figure: The figure.
-        path: Where, without a suffix.
-
-    Returns:
-        The two files.
-    """
+    """Write a figure as PNG and as SVG, in the same bytes whenever it is drawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    dpi = DPI if figure.get_figwidth() < LARGE else DPI * 2 / 3
     with mpl.rc_context({"svg.hashsalt": "nysact"}):
-        figure.savefig(
-            files[0],
-            dpi=DPI if figure.get_figwidth() < LARGE else DPI * 2 / 3,
-            metadata={"Software": None},
-        )
+        figure.savefig(files[0], dpi=dpi, metadata={"Software": None})
         figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     return files
 
@@ -133,21 +93,12 @@ def logarithmic(axes: Axes, metric: Metric) -> None:
 
 
 def legend_below(figure: Figure, title: str = "") -> None:
-    """Put one legend for all panels below them, where it covers no curve.
-
-    Args:
-        figure: The figure; what has the same label in several panels is listed once.
-        title: What the legend says first.
-    """
+    """Put one legend for all panels below them, each label once, where it covers no curve."""
     entries: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     widest = HANDLE + CHARACTER * max(map(len, entries), default=0)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        title=title or None,
-        loc="outside lower center",
-        ncols=max(1, min(LEGEND_COLUMNS, int(figure.get_figwidth() / widest))),
-    )
+    across = max(1, min(LEGEND_COLUMNS, int(figure.get_figwidth() / widest)))
+    legend = {"title": title or None, "ncols": across}
+    figure.legend([*entries.values()], [*entries], loc="outside lower center", **legend)

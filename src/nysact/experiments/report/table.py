@@ -1,68 +1,72 @@
-"""A table of results, before it is known where it will be shown."""
+"""A table of results: cells with the marks of the best two, before its format is known."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-
-class Mark(Enum):
-    """How a cell stands out in its column."""
-
-    NONE = "none"
-    BEST = "best"
-    SECOND = "second"
+import pandas as pd
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One result.
-
-    Args:
-        text: The number, such as ``92.80 ± 0.21``, or a dash where there is none.
-        mark: Whether it is the best or the second best of its column.
-        note: What the reader must know of it, such as ``n=2/3``.
-        paper: The number that the paper has in this place.
-    """
+    """One result, such as ``92.80 ± 0.21``."""
 
     text: str
-    mark: Mark = Mark.NONE
-    note: str = ""
-    paper: str = ""
+    mark: str = ""  # "best" or "second" of its column
+    note: str = ""  # a remark, such as n=2/3
+    paper: str = ""  # the paper's number
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of results.
-
-    Args:
-        title: What it shows.
-        headings: One for each column, that of the row names included.
-        rows: A name and its cells each.
-        notes: How to read it, a sentence each.
-    """
+    """A frame of cells, with row names as its index, and sentences on how to read it."""
 
     title: str
-    headings: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    frame: pd.DataFrame
+    notes: Sequence[str] = ()
 
 
-def marked(column: Sequence[Cell], values: Sequence[float | None], *, higher: bool) -> list[Cell]:
-    """Mark the best and the second best cells of a column; equal values share a mark.
+def text_table(title: str, heading: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
+    """Make a table of plain texts, by heading and row name."""
+    frame = pd.DataFrame(columns).map(Cell)
+    return Table(title, frame.rename_axis(heading))
 
-    Args:
-        column: The cells.
-        values: The value of each as it is shown, ``None`` where it does not compete.
-        higher: Whether higher is better.
 
-    Returns:
-        The cells, marked; a column in which fewer than two compete is left as it is.
-    """
-    ranks = sorted({value for value in values if value is not None}, reverse=higher)
-    if sum(value is not None for value in values) < 2:
-        return list(column)
-    marks = dict(zip(ranks, (Mark.BEST, Mark.SECOND), strict=False))
-    return [
-        cell if value is None else replace(cell, mark=marks.get(value, Mark.NONE))
-        for cell, value in zip(column, values, strict=True)
-    ]
+def result_cells(
+    summary: pd.DataFrame,
+    digits: int,
+    *,
+    higher: bool,
+    paper: Mapping[str, str] | None = None,
+    ranked: bool = True,
+) -> pd.Series:
+    """Write mean ± deviation of each line, ranked; an incomplete cell says so and has no rank."""
+    shown = summary["mean"].round(digits).where(summary["n"] >= summary["expected"])
+    marks = rank_marks(shown, higher=higher) if ranked else pd.Series("", summary.index)
+    return pd.Series(
+        [
+            Cell(text_of(line, digits), mark, note_of(line), (paper or {}).get(str(name), ""))
+            for (name, line), mark in zip(summary.iterrows(), marks, strict=True)
+        ],
+        summary.index,
+        dtype=object,
+    )
+
+
+def rank_marks(values: pd.Series, *, higher: bool) -> pd.Series:
+    """Mark the best and second best; equal values share a mark, and one alone has none."""
+    marks = {1.0: "best", 2.0: "second"} if values.count() > 1 else {}
+    return values.rank(method="dense", ascending=not higher).map(lambda rank: marks.get(rank, ""))
+
+
+def text_of(line: pd.Series, digits: int) -> str:
+    """Write mean and deviation, or the mean alone of a single value."""
+    if not line["n"]:
+        return "failed" if line["failed"] else "–"
+    mean = f"{line['mean']:.{digits}f}"
+    return mean if line["n"] == 1 else f"{mean} ± {line['std']:.{digits}f}"
+
+
+def note_of(line: pd.Series) -> str:
+    """Say how many seeds are missing, such as ``n=2/3``; nothing if none is."""
+    missing = line["n"] < line["expected"]
+    return f"n={line['n']:.0f}/{line['expected']:.0f}" if missing else ""

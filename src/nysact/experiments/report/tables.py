@@ -1,317 +1,218 @@
-"""Results as tables: a metric, time and memory relative to a reference, time to a target."""
+"""Results as tables: a metric, costs relative to a reference, time to a target, sweeps."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import pandas as pd
+
+from nysact.experiments.formatting import describe_settings, number, slug
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.results import (
-    Group,
-    Results,
-    Sample,
-    best,
-    final,
-    in_order,
-    progress_name,
-)
-from nysact.experiments.report.style import label_of, numbers_first, slug, value_text
-from nysact.experiments.report.table import Cell, Table, marked
-from nysact.experiments.report.target import reached, value_in
-from nysact.experiments.report.told_apart import Setting
-from nysact.experiments.run.clock import PEAK_MEMORY
-from nysact.experiments.run.store import StoredRun
+from nysact.experiments.report.results import Results
+from nysact.experiments.report.style import label_of
+from nysact.experiments.report.table import Cell, Table, result_cells
 from nysact.experiments.target import Target
 
 # Row to column to the number in the paper, as it is printed there.
 Paper = Mapping[str, Mapping[str, str]]
+Frame = pd.DataFrame
+Columns = Mapping[str, pd.Series]
+Times = tuple[pd.Series, int, bool]  # values, digits, and whether they are ranked
 
 SPREAD = "Mean ± sample standard deviation over the seeds."
-RANKS = "Best bold, second best underlined; cells with missing seeds (n) take no part in it."
+RANKS = "Best bold, second best underlined; cells with missing seeds (n) are not ranked."
 PAPER = "In square brackets: the paper's number."
 SIDE_BY_SIDE = (
     "Runs that trained side by side, as some of these may have, slow each other down: nysact bench "
     "measures time."
 )
+COSTS = {"mean_step_seconds": "time", "peak_memory": "memory"}
+COSTS |= {"optimizer_state_bytes": "optimizer state"}
+HOUR = 3600
 
 
 def metric_table(results: Results, metric: Metric, paper: Paper, *, at: str = "final") -> Table:
-    """Make a table of a metric: rows of optimizers, columns of what is trained.
-
-    Args:
-        results: The runs.
-        metric: The metric.
-        paper: The paper's numbers.
-        at: ``"final"`` for the last value of a run, ``"best"`` for its best.
-
-    Returns:
-        The table.
-    """
-    read = partial(best if at == "best" else final, metric=metric)
-    rows = in_order([g.row for g in results.groups if not g.setting], results.rows)
+    """Compare a metric: rows of optimizers, columns of what is trained."""
+    plain = results.plain
+    summary = plain.summary(plain.measured(metric, at))
+    cells = partial(result_cells, digits=metric.digits, higher=metric.higher)
     columns = {
-        column: sample_cells(
-            [results.group(row, column).sample(read) for row in rows],
-            metric.digits,
-            [printed(paper, row, column) for row in rows],
-            higher=metric.higher,
-        )
-        for column in results.columns
+        column: cells(lines_of(plain, summary, column), paper=printed(paper, column))
+        for column in plain.columns
     }
-    return assembled(f"{at.capitalize()} {metric.title}", rows, columns)
+    return assembled(f"{at.capitalize()} {metric.title}", plain, columns)
 
 
 def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
-    """Make a table of the time and the peak memory of training relative to a reference.
-
-    Args:
-        results: The runs; those of one seed and one device are compared with each other.
-        reference: The row that is 1.
-        paper: The paper's numbers, such as ``"1.33, 1.00"``.
-
-    Returns:
-        The table, with a column for each cost that was measured, for each of the results'.
-    """
-    rows = [row for row in results.rows if row != reference]
+    """Compare time and memory relative to the reference with the same seed on the same device."""
+    plain = results.plain
+    reference = reference_row(plain, reference)
+    summaries = [plain.summary(relative(plain.runs, cost, reference)) for cost in COSTS]
     columns = {}
-    for column in results.columns:
-        for index, (heading, read) in enumerate(COSTS.items()):
-            unit = values_by_place(results.group(reference, column), read)
-            cost = partial(relative, read=read, unit=unit)
-            samples = [results.group(row, column).sample(cost) for row in rows]
+    for column in plain.columns:
+        for part, (name, summary) in enumerate(zip(COSTS.values(), summaries, strict=True)):
+            lines = lines_of(plain, summary, column)
             # Peak memory is measured on GPUs only.
-            if any(sample.values for sample in samples):
-                papers = [part_printed(paper, row, column, index) for row in rows]
-                cells = sample_cells(samples, 2, papers, higher=False)
-                columns[f"{column}: {heading}"] = cells
+            if lines["n"].drop(reference, errors="ignore").any():
+                cells = ratio_cells(lines, reference, printed(paper, column, part))
+                columns[f"{column}: {name}"] = cells
     note = (
         f"Relative to {reference} with the same seed on the same device: mean time of a training "
         "step, peak memory of the device, bytes of the optimizer's tensors."
     )
-    notes = [note, *side_by_side(results)]
-    return assembled(f"Costs relative to {reference}", rows, columns, notes=notes)
+    notes = [note, *side_by_side(plain)]
+    return assembled(f"Costs relative to {reference}", plain, columns, notes)
+
+
+def relative(runs: pd.DataFrame, cost: str, reference: str) -> pd.Series:
+    """Divide each run's cost by that of the reference run of its column, seed and device."""
+    keys = ["column", "seed", "device"]
+    unit = runs[runs["row"] == reference].set_index(keys)[cost].astype(float)
+    unit = unit[(unit > 0) & ~unit.index.duplicated()]
+    return runs[cost].astype(float) / runs.join(unit.rename("unit"), on=keys)["unit"]
+
+
+def ratio_cells(lines: pd.DataFrame, reference: str, paper: Mapping[str, str]) -> pd.Series:
+    """Write ratios; the reference is the unit and is not ranked."""
+    others = result_cells(lines.drop(reference), 2, higher=False, paper=paper)
+    return pd.concat([pd.Series({reference: Cell("1")}, dtype=object), others]).loc[lines.index]
+
+
+def reference_row(results: Results, reference: str) -> str:
+    """Find the reference, or the first row of it with other settings."""
+    rows = [row for row in results.rows if row.partition(" (")[0] == reference]
+    return reference if reference in results.rows or not rows else rows[0]
 
 
 def target_table(results: Results, metric: Metric, target: Target, paper: Paper) -> Table:
-    """Make a table of the epochs or steps and the training time until a target is reached.
-
-    Args:
-        results: The runs.
-        metric: The metric.
-        target: What is to be reached.
-        paper: The paper's numbers, such as ``"115, 8.21"``.
-
-    Returns:
-        The table; a column without a target, because the reference has no run, is left out.
-    """
+    """Compare the epochs or steps and the training time until a target is reached."""
+    plain = results.plain
     columns = {}
-    for column in results.columns:
-        value = value_in(target, results, column, metric)
+    for column in plain.columns:
+        value = target_value(plain, column, metric, target)
         if value is None:
             continue
-        goal = f"{column} to {value:.{metric.digits}f}{metric.unit if metric.unit == '%' else ''}"
-        progress = progress_name(results, column)
-        counted = (f"{progress}s", 1 if progress == "epoch" else 0)
-        for index, (name, digits) in enumerate((counted, time_unit(results, column))):
-            columns[f"{goal}: {name}"] = sample_cells(
-                results.samples(column, partial(until, metric=metric, target=value, what=name)),
-                digits,
-                [part_printed(paper, row, column, index) for row in results.rows],
-                higher=False,
-            )
+        mine = plain.where(plain.runs["column"] == column)
+        for part, (name, (values, digits, ranked)) in enumerate(times(mine, metric, value).items()):
+            columns[f"{column} to {metric.text(value)}: {name}"] = result_cells(
+                lines_of(plain, mine.summary(values), column), digits, higher=False,
+                paper=printed(paper, column, part), ranked=ranked,
+            )  # fmt: skip
     note = "Time of the training steps alone; n counts the seeds that reached the target."
-    notes = [note, *side_by_side(results)]
-    return assembled(f"Until a {metric.label} is reached", results.rows, columns, notes=notes)
+    notes = [note, *side_by_side(plain)]
+    return assembled(f"Until a {metric.label} is reached", plain, columns, notes)
+
+
+def target_value(results: Results, column: str, metric: Metric, target: Target) -> float | None:
+    """Work a target out for a column; ``None`` if its reference has no finished run there."""
+    if target.value is not None:
+        return target.value
+    row = reference_row(results, target.row)
+    summary = results.summary(results.measured(metric, "best"))
+    found = summary[(summary["column"] == column) & (summary["row"] == row) & (summary["n"] > 0)]
+    if found.empty:
+        return None
+    best = float(found["mean"].iloc[0])
+    return best * target.share if metric.higher else best / target.share
+
+
+def first_reached(results: Results, metric: Metric, target: float) -> pd.DataFrame:
+    """Give step, epoch and seconds of the first evaluation of each run that reaches a target."""
+    mine = results.curves(metric)
+    values = mine["value"]
+    good = mine[values >= target] if metric.higher else mine[values <= target]
+    return good.drop_duplicates("run").set_index("run")[["step", "epoch", "seconds"]]
+
+
+def times(results: Results, metric: Metric, target: float) -> dict[str, Times]:
+    """Give progress and time of the runs of a column until a target, in hours if they take some."""
+    reached = first_reached(results, metric, target)
+    progress = str(results.runs["progress"].iloc[0])
+    long = results.values["seconds"].max() >= 2 * HOUR
+    seconds = (reached["seconds"] / HOUR, 2) if long else (reached["seconds"], 1)
+    # Times on different devices cannot be compared.
+    comparable = results.runs["device"].nunique() == 1
+    return {
+        f"{progress}s": (reached[progress], int(progress == "epoch"), True),
+        "hours" if long else "seconds": (*seconds, comparable),
+    }
 
 
 def varied_tables(results: Results, metric: Metric) -> dict[str, Table]:
-    """Make tables of a metric over each setting that was varied alone, for each column.
-
-    Args:
-        results: The runs.
-        metric: The metric.
-
-    Returns:
-        A name for each table, and the table with one column a value.
-    """
-    alone = [group for group in results.groups if len(group.setting) == 1]
+    """Compare a metric over each setting that varies alone, a table for each column and setting."""
     tables = {}
-    for column, name in dict.fromkeys((group.column, group.setting[0][0]) for group in alone):
-        here = [g for g in alone if (g.column, g.setting[0][0]) == (column, name)]
-        rows = in_order([group.row for group in here], results.rows)
-        values = sorted({group.setting[0][1] for group in here}, key=numbers_first)
-        cells = {
-            value_text(value): sample_cells(
-                [
-                    results.group(row, column, ((name, value),)).sample(
-                        partial(final, metric=metric)
-                    )
-                    for row in rows
-                ],
-                metric.digits,
-                [""] * len(rows),
-                higher=metric.higher,
+    summary = results.summary(results.measured(metric))
+    for (column, name), settings in results.single_sweeps().items():
+        mine = results.where(
+            (results.runs["column"] == column) & results.runs["setting"].isin(settings)
+        )
+        columns = {
+            number(mine.sweeps[setting][name]): result_cells(
+                lines_of(mine, summary, column, setting), metric.digits, higher=metric.higher
             )
-            for value in values
+            for setting in settings
         }
         title = f"Final {metric.title} by {label_of(name)}: {column}"
-        tables[slug(f"{column} {name.rpartition('.')[2]}")] = assembled(title, rows, cells)
+        tables[slug(f"{column} {name.rpartition('.')[2]}")] = assembled(title, mine, columns)
     return tables
 
 
 def trial_table(results: Results, metric: Metric, limit: int) -> Table:
-    """Make a table of the best trials of a search, the best first.
-
-    Args:
-        results: The runs.
-        metric: The metric.
-        limit: How many trials there are at most.
-
-    Returns:
-        The table.
-    """
-    groups = [group for group in results.groups if group.setting]
-    samples = [group.sample(partial(final, metric=metric)) for group in groups]
-    cells = sample_cells(samples, metric.digits, [""] * len(groups), higher=metric.higher)
-    sign = -1 if metric.higher else 1
-    order = sorted(
-        range(len(groups)), key=lambda i: sign * samples[i].mean if samples[i].values else math.inf
-    )[:limit]
-    rows = [
-        (groups[i].row, (Cell(groups[i].column), Cell(in_words(groups[i].setting)), cells[i]))
-        for i in order
-    ]
-    headings = ["optimizer", "column", "setting", f"final {metric.title}"]
-    title = f"The best {len(rows)} of {len(groups)} settings"
-    return Table(title, headings, rows, [SPREAD, RANKS])
-
-
-def in_words(setting: Setting) -> str:
-    """Write a setting out, such as ``lr 0.1, damping 1``."""
-    return ", ".join(
-        f"{name.rpartition('.')[2].replace('_', ' ')} {value_text(value)}"
-        for name, value in setting
-    )
-
-
-def sample_cells(
-    samples: Sequence[Sample], digits: int, papers: Sequence[str], *, higher: bool
-) -> list[Cell]:
-    """Write the cells of a column and mark the best two.
-
-    Args:
-        samples: The numbers of each row.
-        digits: Digits after the point.
-        papers: The paper's number for each row, empty where it has none.
-        higher: Whether higher is better.
-
-    Returns:
-        One cell a row.
-    """
+    """List the best settings of a search, the best first, each ranked in its own column."""
+    trials = results.where(results.runs["setting"] != "")
+    summary = trials.summary(trials.measured(metric))
     cells = [
-        Cell(sample.text(digits), note=sample.note, paper=paper)
-        for sample, paper in zip(samples, papers, strict=True)
+        result_cells(lines, metric.digits, higher=metric.higher)
+        for _, lines in summary.groupby("column", observed=True)
     ]
-    shown = [round(s.mean, digits) if s.values and s.complete else None for s in samples]
-    return marked(cells, shown, higher=higher)
+    summary["cell"] = pd.concat(cells)
+    best = summary.sort_values("mean", ascending=not metric.higher, kind="stable").head(limit)
+    frame = pd.DataFrame(
+        {
+            "column": best["column"].astype(str).map(Cell),
+            "setting": [Cell(in_words(trials.sweeps[one])) for one in best["setting"]],
+            f"final {metric.title}": best["cell"],
+        }
+    )
+    frame.index = pd.Index(best["row"].astype(str), name="optimizer")
+    title = f"The best {len(best)} of {len(summary)} settings"
+    return Table(title, frame, [SPREAD, RANKS])
 
 
-def printed(paper: Paper, row: str, column: str) -> str:
-    """Look up a number of the paper, spaced as the tables here are; empty if there is none."""
-    return " ± ".join(part.strip() for part in paper.get(row, {}).get(column, "").split("±"))
+def in_words(sweep: Mapping[str, Any]) -> str:
+    """Write the varied settings, such as ``damping 1, lr 0.1``."""
+    return describe_settings(dict(sorted(sweep.items())))
 
 
-def part_printed(paper: Paper, row: str, column: str, index: int) -> str:
-    """Look up one of the numbers that the paper has for a cell, separated by commas."""
-    parts = printed(paper, row, column).split(",")
-    return parts[index].strip() if index < len(parts) else ""
+def lines_of(
+    results: Results, summary: pd.DataFrame, column: str, setting: str = ""
+) -> pd.DataFrame:
+    """Pick a column of a summary, a line for each row; where there are no runs, n is 0."""
+    mine = summary[summary["column"] == column]
+    found = mine[mine["setting"] == setting].set_index("row").reindex(results.rows)
+    return found.fillna({"n": 0, "failed": 0, "expected": mine["expected"].max()})
 
 
-def timing(run: StoredRun, name: str) -> float | None:
-    """Read a number of a run's time and memory, ``None`` where it was not measured."""
-    return None if run.timings is None else run.timings.get(name)
-
-
-# Heading to what is read. The median step would miss the rare steps in which a preconditioner is
-# refreshed, hence the mean.
-COSTS: Mapping[str, Callable[[StoredRun], float | None]] = {
-    "time": partial(timing, name="mean_step_seconds"),
-    "memory": partial(timing, name=PEAK_MEMORY),
-    "optimizer state": partial(timing, name="optimizer_state_bytes"),
-}
-
-
-def place_of(run: StoredRun) -> tuple[int, str]:
-    """Give a run's seed and the devices on which it was made."""
-    made = (run.environment, *run.environment.get("resumed", []))
-    devices = dict.fromkeys(str(one.get("device_name")) for one in made)
-    return run.config["seed"], ", ".join(devices)
-
-
-def values_by_place(
-    group: Group, read: Callable[[StoredRun], float | None]
-) -> dict[tuple[int, str], float]:
-    """Read a number off each run, by the run's seed and device; what is missing is left out."""
-    values = {place_of(run): read(run) for run in group.runs}
-    return {place: value for place, value in values.items() if value}
-
-
-def relative(
-    run: StoredRun,
-    read: Callable[[StoredRun], float | None],
-    unit: Mapping[tuple[int, str], float],
-) -> float | None:
-    """Divide a number of a run by that of the reference with the same seed and device."""
-    value, one = read(run), unit.get(place_of(run))
-    return None if value is None or one is None else value / one
+def printed(paper: Paper, column: str, part: int | None = None) -> dict[str, str]:
+    """Look up the paper's number for each row of a column, or a part of it between commas."""
+    found = {row: cells[column] for row, cells in paper.items() if column in cells}
+    spaced = {row: " ± ".join(map(str.strip, text.split("±"))) for row, text in found.items()}
+    if part is None:
+        return spaced
+    parts = {row: text.split(",") for row, text in spaced.items()}
+    return {row: texts[part].strip() for row, texts in parts.items() if part < len(texts)}
 
 
 def side_by_side(results: Results) -> list[str]:
     """Say that times are no measurement, unless all runs are known to have trained alone."""
-    if all(run.environment.get("side_by_side") == 1 for run in results.runs):
-        return []
-    return [SIDE_BY_SIDE]
-
-
-def until(run: StoredRun, metric: Metric, target: float, what: str) -> float | None:
-    """Give the epochs, steps, seconds or hours after which a run reached a target."""
-    found = reached(run, metric, target)
-    if found is None:
-        return None
-    if what in ("epochs", "steps"):
-        return found.epochs if what == "epochs" else found.steps
-    return None if found.seconds is None else found.seconds / UNITS[what]
-
-
-UNITS = {"seconds": 1, "hours": 3600}
-
-
-def time_unit(results: Results, column: str) -> tuple[str, int]:
-    """Choose a unit for the times of a column: hours where a run takes several.
-
-    Args:
-        results: The runs.
-        column: The column.
-
-    Returns:
-        The unit, and how many digits after the point it is given with.
-    """
-    runs = [run for run in results.runs if run.config["column"] == column and run.timing]
-    times = [run.timing[-1]["seconds"] for run in runs]
-    longest = max(times, default=0.0)
-    return ("hours", 2) if longest >= 2 * UNITS["hours"] else ("seconds", 1)
+    alone = all(run.environment.get("side_by_side") == 1 for run in results.runs["stored"])
+    return [] if alone else [SIDE_BY_SIDE]
 
 
 def assembled(
-    title: str,
-    names: Sequence[str],
-    columns: Mapping[str, Sequence[Cell]],
-    *,
-    notes: Sequence[str] = (),
+    title: str, results: Results, columns: Mapping[str, pd.Series], notes: Sequence[str] = ()
 ) -> Table:
     """Put columns of cells together, with the notes that they need."""
-    cells = zip(*columns.values(), strict=True) if columns else ((),) * len(names)
-    rows = list(zip(names, map(tuple, cells), strict=True))
-    needed = [SPREAD, RANKS]
-    if any(cell.paper for _, cells in rows for cell in cells):
-        needed.append(PAPER)
-    return Table(title, ["optimizer", *columns], rows, [*needed, *notes])
+    frame = pd.DataFrame(columns, index=pd.Index(results.rows, name="optimizer"), dtype=object)
+    has_paper = any(cell.paper for cell in frame.to_numpy().flat)
+    return Table(title, frame, [SPREAD, RANKS, *([PAPER] if has_paper else []), *notes])

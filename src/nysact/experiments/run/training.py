@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
-from nysact.experiments.baselines.released import ReleasedNysAct
+from nysact.experiments.baselines.released import ReleasedOptimizer
 from nysact.experiments.clock import StepClock
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.data.loaders import Batch
@@ -94,7 +94,7 @@ class Training:
         alone = needs_of(optimizer) is not Needs.GRADIENT
         several = self.accelerator.num_processes > 1
         # The released code's statistics are each process's own, so that its replicas drift apart.
-        if several and (alone or isinstance(optimizer, ReleasedNysAct)):
+        if several and (alone or isinstance(optimizer, ReleasedOptimizer)):
             row = self.config.row
             raise ExperimentError(f"{row} cannot be trained by several processes: start one")
         if alone and self.config.precision == "fp16":

@@ -10,8 +10,8 @@ import torch
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.presence import would_be_downloaded
-from nysact.experiments.report.told_apart import completed
-from nysact.experiments.run.environment import device_name
+from nysact.experiments.environment import device_name
+from nysact.experiments.report.config_diff import completed
 from nysact.experiments.run.failure import succeeded
 from nysact.experiments.run.store import StoredRun
 from nysact.experiments.sweeps.trial import START_SECONDS, timed

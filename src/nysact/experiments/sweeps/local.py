@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nysact.experiments.config import Config
-from nysact.experiments.run.environment import SIDE_BY_SIDE
+from nysact.experiments.environment import SIDE_BY_SIDE
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.outcome import LOG, Outcome, failed, last_lines, start_folder
 from nysact.experiments.sweeps.worker import ELSEWHERE

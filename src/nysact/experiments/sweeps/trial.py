@@ -19,6 +19,7 @@ from typing import Any
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Share
+from nysact.experiments.devices import cpu_threads
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded
@@ -26,7 +27,6 @@ from nysact.experiments.run.accelerator import make_accelerator
 from nysact.experiments.run.problem import load_problem
 from nysact.experiments.run.training import DivergedError, Training
 from nysact.experiments.sweeps.worker import first_line
-from nysact.experiments.threads import cpu_threads
 
 # A trial has so many steps; a slow one half of them, and a very slow one as many as fit. Its first
 # step warms up; in each PERIOD of the others the rare costly steps have their share.

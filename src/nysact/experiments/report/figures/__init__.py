@@ -1,1 +1,1 @@
-"""The figures of a report, one file an idea."""
+"""The figures of a report, one file a kind."""

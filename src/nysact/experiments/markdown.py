@@ -1,3 +1,0 @@
-"""Moved."""
-
-from nysact.experiments.formatting import markdown  # noqa: F401

@@ -1,3 +1,0 @@
-"""Moved."""
-
-from nysact.experiments.devices import PEAK_MEMORY  # noqa: F401

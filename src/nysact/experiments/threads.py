@@ -1,3 +1,0 @@
-"""Moved."""
-
-from nysact.experiments.devices import cpu_threads  # noqa: F401

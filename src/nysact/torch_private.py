@@ -1,0 +1,161 @@
+"""Every private part of torch that the library uses, and why; checked with torch 2.11 and 2.14.
+
+Nothing here imports ``torch._dynamo`` or ``torch.distributed.tensor``: both are slow to import, and
+a program that uses them has imported them already.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo as disable_dynamo  # torch.optim marks its steps with it
+from torch._guards import detect_fake_mode  # the only test for a tensor of an export or a trace
+from torch.distributed.algorithms.join import Join
+from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = [
+    "WRAPPER_NAMES",
+    "active_ddp",
+    "backward_id",
+    "backward_retains_graph",
+    "checkpoint_recomputes",
+    "disable_dynamo",
+    "first_local_row",
+    "foreach_copy",
+    "foreach_mul",
+    "fsdp_meshes",
+    "in_join",
+    "in_transform",
+    "is_data_parallel_replica",
+    "is_fake",
+    "own_parameters",
+    "uncompiled",
+]
+
+# Names that torch.compile, FSDP and activation checkpointing insert into parameter names.
+WRAPPER_NAMES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+# The last Join of each wrapper that is known to be over.
+_finished_joins: MutableMapping[DistributedDataParallel, Any] = WeakKeyDictionary()
+
+# --- modules ---------------------------------------------------------------------------------
+
+
+def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
+    """The module's own parameters by name; a parametrised one is none, but still an attribute."""
+    return module._parameters
+
+
+def is_data_parallel_replica(module: nn.Module) -> bool:
+    """Whether nn.DataParallel made this module; it marks its copies in no public way."""
+    return getattr(module, "_is_replica", False)
+
+
+# --- what a forward or backward runs in ------------------------------------------------------
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's wrapper, which has no public way to it."""
+    dynamo = sys.modules.get("torch._dynamo")
+    wrapper = getattr(dynamo, "OptimizedModule", None)
+    return model._orig_mod if wrapper is not None and isinstance(model, wrapper) else model
+
+
+def in_transform() -> bool:
+    """Whether torch.func is transforming this call, whose tensors must not outlive it."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and torch._C._functorch.maybe_current_level() is not None
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether the tensor belongs to an export or a trace and so has no values."""
+    return detect_fake_mode(tensor) is not None
+
+
+def backward_id() -> int:
+    """Number of the backward pass that is running in this thread, or -1; hooks are not told it."""
+    return torch._C._current_graph_task_id()
+
+
+def backward_retains_graph() -> bool:
+    """Whether the running backward pass keeps its graph for another one; hooks are not told."""
+    keeps: bool = torch._C._autograd._get_current_graph_task_keep_graph()
+    return keeps
+
+
+def checkpoint_recomputes() -> bool:
+    """Whether activation checkpointing repeats a forward; nothing but the call stack tells."""
+    # A reentrant checkpoint runs its first forward without gradients, so that only the second one
+    # is seen: its frame is another one.
+    if torch.compiler.is_compiling() or backward_id() == -1:
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        if module == "torch.utils.checkpoint" and frame.f_code.co_name == "recompute_fn":
+            return True
+        frame = frame.f_back
+    return False
+
+
+# --- distributed -----------------------------------------------------------------------------
+
+
+def active_ddp() -> DistributedDataParallel | None:
+    """The DistributedDataParallel whose forward is running; a module does not know its wrapper."""
+    return DistributedDataParallel._active_ddp_module
+
+
+def in_join(wrapper: DistributedDataParallel) -> bool:
+    """Whether the wrapper is inside a Join; the flag that a Join sets stays set after its end."""
+    config = wrapper._join_config
+    if not config.enable or _finished_joins.get(wrapper) is config:
+        return False
+    joins = [found for found in gc.get_objects() if type(found) is Join]
+    if any(each is wrapper for join in joins for each in join._joinables):
+        return True
+    # Looking through all objects takes a tenth of a second: once for each Join.
+    _finished_joins[wrapper] = config
+    return False
+
+
+def fsdp_meshes(module: Any) -> list[DeviceMesh]:
+    """Data-parallel meshes of a module that fully_shard was called on; only its state has them."""
+    state = module._get_fsdp_state()
+    # torch 2.11 has one group in a state, 2.14 a list.
+    groups = getattr(state, "_fsdp_param_groups", None)
+    groups = [state._fsdp_param_group] if groups is None else groups
+    return [group.mesh_info.mesh for group in groups if group is not None]
+
+
+def first_local_row(tensor: Any) -> int:
+    """Row of the whole tensor that this shard begins with, by torch's rule for uneven shards."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offsets = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    return int(offsets[0])
+
+
+# --- many tensors at once, as torch.optim handles them ---------------------------------------
+
+
+def foreach_mul(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply all tensors in place, in one kernel."""
+    torch._foreach_mul_(list(tensors), factor)
+
+
+def foreach_copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target, in one kernel."""
+    torch._foreach_copy_(list(targets), list(sources))
