@@ -29,9 +29,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
+from communication import SCHEMES, Network, Traffic, weights_of
 from nysact import FOOF, NysAct
 from nysact.distributed import local
-from nysact.experiments.bench.communication import SCHEMES, Network, Traffic, weights_of
 from nysact.experiments.models import MODELS, build_model, lenet5
 from report import markdown, write_json
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import NysAct
-from nysact.optim.stack import LayerStack
-from nysact.optim.verdict import Verdict
+from nysact.engine.failures import RefreshFailures
+from nysact.engine.layer_group import LayerGroup
 
 from .training import SETTINGS, network, train, wrap
 from .workers import PATIENCE, Workers
@@ -79,18 +79,18 @@ def failing():
     model = wrap(network(), "ddp")
     optimizer = NysAct(model, max_failures=0, **SETTINGS)
 
-    def post(verdict, failures, statistics):
-        whole_post(verdict, failures, statistics)
-        verdict._arrived = Arrival()
+    def post(reports, failures, statistics):
+        whole_post(reports, failures, statistics)
+        reports._arrived = Arrival()
 
-    def factorise(stack, places=slice(None)):
-        factors, succeeded = whole_factorise(stack, places)
+    def factorise(group, layers=slice(None)):
+        factors, succeeded = whole_factorise(group, layers)
         return factors, torch.zeros_like(succeeded)
 
-    whole_factorise, whole_post = LayerStack.factorise, Verdict.post
+    whole_factorise, whole_post = LayerGroup.factorise, RefreshFailures.post
     with (
-        mock.patch.multiple(LayerStack, factorise=factorise),
-        mock.patch.object(Verdict, "post", post),
+        mock.patch.object(LayerGroup, "factorise", factorise),
+        mock.patch.object(RefreshFailures, "post", post),
     ):
         for step in range(9):
             try:

@@ -5,13 +5,13 @@ from collections import Counter
 import pytest
 import torch
 import torch.distributed as dist
+from benchmarks.communication import Traffic
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct
 from nysact.distributed import assign, rank_slices, sharing_pays
-from nysact.experiments.bench.communication import Traffic
 
 from ..oracles import randn
 from .training import SETTINGS, batch, distance, grid, learned, same, wrap
@@ -123,7 +123,9 @@ def check_few_layers(answers, sums):
     first, expected = answers[0][0], one_layer()
     # A basis, a root, two numbers and a verdict, for one layer and not one a process.
     factors = 65 * 3 + 3 * 3 + 3
-    assert sum(factorised for _, factorised, _ in answers) == 1
+    # Each rank inverts the small core of what it got; one of them has made the basis before.
+    calls = [len(operators) for _, operators, _ in answers]
+    assert sum(number > min(calls) for number in calls) == 1
     for found, _, sent in answers:
         assert same(found, first)
         assert sent[-sums:] == [factors] * sums

@@ -1,17 +1,23 @@
+import pandas as pd
 import pytest
 
-from nysact.experiments.bench.figures import figures, percentile
+from nysact.experiments.bench.figures import figures, quartiles
 from nysact.experiments.bench.schedule import Schedule
 
 SCHEDULE = Schedule(2, 4)
 PLAIN = Schedule(0, 0)
 
 
+def summed_up(seconds, reference, schedule, *, first, cycle):
+    kinds = [schedule.kind(first + step) for step in range(len(seconds))]
+    return figures(pd.Series(seconds), pd.Series(reference), kinds, cycle)
+
+
 def test_figures_of_known_times():
     # Steps 3 to 10: plain, refresh, plain, statistics, plain, refresh, plain, statistics.
     seconds = [1.0, 4.0, 1.0, 2.0, 3.0, 12.0, 3.0, 6.0]
     reference = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
-    found = figures(seconds, reference, SCHEDULE, first=3, cycle=4)
+    found = summed_up(seconds, reference, SCHEDULE, first=3, cycle=4)
     assert found.steps == 8
     assert found.mean == 4.0
     assert found.median == 3.0
@@ -30,33 +36,32 @@ def test_figures_of_known_times():
 
 def test_p99_and_its_ratio_to_the_median():
     seconds = [float(n) for n in range(1, 102)]
-    found = figures(seconds, [1.0] * 101, PLAIN, first=0, cycle=101)
+    found = summed_up(seconds, [1.0] * 101, PLAIN, first=0, cycle=101)
     assert found.p99 == pytest.approx(100)
     assert found.tail == pytest.approx(100 / 51)
 
 
-def test_percentiles_are_interpolated():
-    assert percentile([7.0], 99) == 7.0
-    assert percentile([0.0, 1.0], 25) == 0.25
-    assert percentile([3.0, 0.0, 2.0, 1.0], 50) == 1.5
+def test_quartiles_are_interpolated():
+    assert quartiles(pd.Series([7.0])) == (7.0, 7.0)
+    assert quartiles(pd.Series([3.0, 0.0, 2.0, 1.0])) == (0.75, 2.25)
 
 
 def test_one_disturbed_step_hardly_moves_the_composed_ratio():
     reference = [1.0] * 40
     seconds = [1.1] * 40
     seconds[5] = 100.0
-    found = figures(seconds, reference, SCHEDULE, first=0, cycle=4)
+    found = summed_up(seconds, reference, SCHEDULE, first=0, cycle=4)
     assert found.composed == pytest.approx(1.1)
     assert found.total > 3
 
 
 def test_the_reference_has_ratio_one():
-    found = figures([1.0, 5.0], [1.0, 5.0], PLAIN, first=0, cycle=1)
+    found = summed_up([1.0, 5.0], [1.0, 5.0], PLAIN, first=0, cycle=1)
     assert found.composed == found.total == found.window_median == 1.0
     assert found.kinds["plain"].quartiles == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("steps", "others"), [(0, 0), (6, 6), (8, 7)])
 def test_times_of_broken_cycles_are_refused(steps, others):
-    with pytest.raises(ValueError, match=f"{steps} steps against {others} .* cycles of 4"):
-        figures([1.0] * steps, [1.0] * others, SCHEDULE, first=0, cycle=4)
+    with pytest.raises(ValueError, match=f"{steps} steps and {others} .* cycles of 4"):
+        summed_up([1.0] * steps, [1.0] * others, SCHEDULE, first=0, cycle=4)

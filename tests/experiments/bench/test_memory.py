@@ -1,22 +1,18 @@
 import pytest
 import torch
 
-from nysact.experiments.bench.contender import contenders
-from nysact.experiments.bench.memory import (
-    measure_memory,
-    memory_changes,
-    memory_profile,
-    peak,
-)
+from nysact.experiments.bench.candidate import candidates
+from nysact.experiments.bench.memory import measure_memory
+from nysact.experiments.bench.profiles import memory_changes, peak, profiler
 
-from .subjects import workload
+from .subjects import CPU, workload
 
 OPTIONS = {"in_features": 30, "width": 40, "depth": 2, "classes": 10}
 PARAMETERS = 30 * 40 + 40 + 40 * 10 + 10
 
 
 def memory_of(name, own=None, **changes):
-    (*_, chosen) = contenders([name], own={name: own or {}})
+    (*_, chosen) = candidates([name], own={name: own or {}})
     return measure_memory(workload(options=OPTIONS, **changes), chosen)
 
 
@@ -26,13 +22,13 @@ def test_peak_of_changes():
 
 
 def test_profile_sees_every_allocation_in_order():
-    with memory_profile() as record:
+    with profiler(CPU, memory=True) as record:
         first = torch.empty(1000)
         second = torch.empty(3000)
         del first
         third = torch.empty(500)
         del second, third
-    changes = [change for _, change in memory_changes(record)]
+    changes = [change for _, change in memory_changes(record, CPU)]
     assert changes == [4000, 12000, -4000, 2000, -12000, -2000]
     assert peak(changes) == 16000
 

@@ -1,16 +1,16 @@
 import pytest
 
 from nysact.experiments.baselines import BASELINES
-from nysact.experiments.bench.paper import RATIOS, SAME_AS, TABLES, reported
+from nysact.experiments.bench.paper import COLUMNS, NEAREST, ROWS, lines, reported
 from nysact.experiments.models import MODELS
 
 
 def test_every_line_is_of_a_model_and_an_optimizer_that_there_are():
-    assert set(RATIOS) == set(TABLES) <= set(MODELS)
-    for lines in RATIOS.values():
-        assert set(lines) <= set(BASELINES)
-        assert {"kfac", "eva", "foof", "nysact-columns"} <= set(lines)
-    assert set(SAME_AS) <= set(BASELINES)
+    assert set(COLUMNS) <= set(MODELS)
+    for model in COLUMNS:
+        assert {"kfac", "eva", "foof", "nysact-columns"} <= set(lines(model)) <= set(BASELINES)
+    assert set(NEAREST) <= set(BASELINES)
+    assert set(NEAREST.values()) <= set(ROWS)
 
 
 @pytest.mark.parametrize(

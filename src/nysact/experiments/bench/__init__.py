@@ -1,1 +1,1 @@
-"""Time and memory of a training step with any optimizer, against SGD in the same process."""
+"""``nysact bench`` and ``nysact growth``: time and memory of a training step."""

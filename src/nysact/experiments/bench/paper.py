@@ -1,11 +1,10 @@
-"""Time and peak memory relative to SGD, as the NysAct paper reports them.
-
-Seung, Lee and Ko, IEEE BigData 2024, measured on GPUs: table 3 (CIFAR, batch 128) and table 6
-(ImageNet, batch 1,024).
-"""
+"""Time and peak memory relative to SGD, as the paper reports them in its tables 3 and 6."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
+
+from nysact.experiments.recipes import recipe
 
 
 class Ratio(NamedTuple):
@@ -15,65 +14,40 @@ class Ratio(NamedTuple):
     memory: float
 
 
-TABLES: Mapping[str, str] = {
-    "resnet32": "table 3",
-    "resnet110": "table 3",
-    "densenet121-cifar": "table 3",
-    "resnet50": "table 6",
-    "deit-s": "table 6",
+# Where the recipes hold the numbers: the table and column of a model, the row of an optimizer.
+COLUMNS: Mapping[str, tuple[int, str]] = {
+    "resnet32": (3, "ResNet-32, 100 epochs"),
+    "resnet110": (3, "ResNet-110, 100 epochs"),
+    "densenet121-cifar": (3, "DenseNet-121, 100 epochs"),
+    "resnet50": (6, "ResNet-50, 100 epochs"),
+    "deit-s": (6, "DeiT-S, 100 epochs"),
 }
-RATIOS: Mapping[str, Mapping[str, Ratio]] = {
-    "resnet32": {
-        "kfac": Ratio(2.29, 1.05),
-        "eva": Ratio(1.77, 1.00),
-        "foof": Ratio(1.52, 1.04),
-        "nysact-gaussian": Ratio(1.33, 1.00),
-        "nysact-columns": Ratio(1.40, 1.00),
-    },
-    "resnet110": {
-        "kfac": Ratio(2.45, 1.09),
-        "eva": Ratio(1.71, 1.00),
-        "foof": Ratio(1.55, 1.06),
-        "nysact-gaussian": Ratio(1.36, 1.00),
-        "nysact-columns": Ratio(1.31, 1.00),
-    },
-    "densenet121-cifar": {
-        "kfac": Ratio(2.18, 1.05),
-        "eva": Ratio(1.24, 1.00),
-        "foof": Ratio(1.67, 1.04),
-        "nysact-gaussian": Ratio(1.22, 1.00),
-        "nysact-columns": Ratio(1.19, 1.00),
-    },
-    "resnet50": {
-        "kfac": Ratio(1.21, 1.02),
-        "eva": Ratio(1.02, 1.00),
-        "foof": Ratio(1.25, 1.01),
-        "nysact-columns": Ratio(1.06, 1.00),
-    },
-    "deit-s": {
-        "kfac": Ratio(1.37, 1.03),
-        "eva": Ratio(1.01, 1.00),
-        "foof": Ratio(1.11, 1.02),
-        "nysact-columns": Ratio(1.03, 1.00),
-    },
+ROWS: Mapping[str, str] = {
+    "kfac": "KFAC",
+    "eva": "Eva",
+    "foof": "FOOF",
+    "nysact-gaussian": "NysAct-G",
+    "nysact-columns": "NysAct-S",
 }
-# Of which line of the paper an optimizer is a version.
-SAME_AS: Mapping[str, str] = {
+# The line that a variant of NysAct stands beside.
+NEAREST: Mapping[str, str] = {
     "nysact": "nysact-columns",
     "released-columns": "nysact-columns",
     "released-gaussian": "nysact-gaussian",
 }
 
 
+@cache
+def lines(model: str) -> Mapping[str, Ratio]:
+    """Return what the paper reports of a model, by optimizer."""
+    if model not in COLUMNS:
+        return {}
+    table, column = COLUMNS[model]
+    rows = recipe.load(f"table{table}").paper
+    found = {name: rows.get(row, {}).get(column) for name, row in ROWS.items()}
+    return {name: Ratio(*map(float, str(of).split(","))) for name, of in found.items() if of}
+
+
 def reported(model: str, optimizer: str) -> Ratio | None:
-    """Look up what the paper reports.
-
-    Args:
-        model: Name of the model.
-        optimizer: Name of the optimizer; versions of NysAct that the paper doesn't have stand
-            beside the one of its that they are nearest to.
-
-    Returns:
-        The ratios, or ``None`` if it has no such line.
-    """
-    return RATIOS.get(model, {}).get(SAME_AS.get(optimizer, optimizer))
+    """Look up what the paper reports of an optimizer, or of the variant that it is nearest to."""
+    return lines(model).get(NEAREST.get(optimizer, optimizer))

@@ -1,86 +1,67 @@
 """The results as tables in Markdown, and as data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from nysact.experiments.bench.bench import ModelResult, Result, describe, in_minutes
 from nysact.experiments.bench.figures import Figures
-from nysact.experiments.bench.paper import RATIOS, TABLES, reported
+from nysact.experiments.bench.measure import ModelResult, Result
+from nysact.experiments.bench.paper import COLUMNS, lines, reported
+from nysact.experiments.bench.phases import PHASES
 from nysact.experiments.bench.schedule import KINDS, Kind
-from nysact.experiments.bench.split import PARTS
-from nysact.experiments.markdown import markdown
+from nysact.experiments.formatting import duration, markdown
 
 NOTHING = "–"
 MIB = 2**20
+Row = dict[str, str]  # cells by heading
 
 
-def report(models: Sequence[ModelResult], environment: dict[str, Any]) -> str:
-    """Write all tables.
-
-    Args:
-        models: The results.
-        environment: What they were measured with.
-
-    Returns:
-        A text in Markdown.
-    """
-    parts = [
-        f"torch {environment['torch']}, {environment['device_name']}, "
-        f"{environment['threads']} thread(s)"
-    ]
+def report(models: Sequence[ModelResult], environment: Mapping[str, Any]) -> str:
+    """Write all tables."""
+    versions = f"torch {environment['packages']['torch']}"
+    parts = [f"{versions}, {environment['device_name']}, {environment['threads']} thread(s)"]
     for model in models:
-        parts += [f"### {describe(model.workload)}", introduction(model), times(model)]
-        parts += [kinds(model)]
-        if model.results[0].parts is not None:
-            parts += [split_table(model)]
-        if model.results[0].memory is not None:
-            parts += [memory_table(model)]
-        parts += notes(model)
-    compared = paper_table(models)
-    return "\n\n".join(parts + [compared] * bool(compared)) + "\n"
+        parts += [f"### {model.workload.describe()}", introduction(model)]
+        parts += [table([times(of) for of in model.results])]
+        parts += [table([kinds(of) for of in model.results[1:]])]
+        parts += [phase_table(model), memory_table(model), losses(model)]
+    return "\n\n".join(part for part in [*parts, paper_table(models)] if part) + "\n"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Lay out rows that have the same headings; nothing if there are none."""
+    return markdown(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
 def introduction(model: ModelResult) -> str:
-    """Say what was counted."""
+    """Say how much was measured."""
     return (
         f"{model.parameters:,} parameters; {model.cycles} cycle(s) of {model.cycle} steps after "
-        f"{model.warm_up} to warm up; took {in_minutes(model.took)}, estimated "
-        f"{in_minutes(model.estimated)}."
+        f"{model.warm_up} to warm up; took {duration(model.took)}, estimated "
+        f"{duration(model.estimated)}."
     )
 
 
-def times(model: ModelResult) -> str:
-    """Lay out the times of all steps."""
-    rows = [
-        [
-            of.contender.baseline.title,
-            of.contender.describe() or NOTHING,
-            milliseconds(of.figures.median),
-            milliseconds(of.figures.p99),
-            f"{of.figures.tail:.2f}",
-            f"{of.figures.total:.3f}",
-            f"{of.figures.window_median:.3f} {between(of.figures.window_quartiles)}",
-            f"{of.figures.composed:.3f}",
-        ]
-        for of in model.results
-    ]
-    headings = ["step", "settings", "median, ms", "p99, ms", "p99 / median"]
-    headings += ["all steps / SGD", "by cycle (quartiles)", "composed"]
-    return markdown(headings, rows)
+def times(of: Result) -> Row:
+    """Lay out the times of all steps of one optimizer."""
+    found = of.figures
+    return {
+        "step": of.candidate.title,
+        "settings": of.candidate.describe() or NOTHING,
+        "median, ms": milliseconds(found.median),
+        "p99, ms": milliseconds(found.p99),
+        "p99 / median": f"{found.tail:.2f}",
+        "all steps / SGD": f"{found.total:.3f}",
+        "by cycle (quartiles)": f"{found.window_median:.3f} {between(found.window_quartiles)}",
+        "composed": f"{found.composed:.3f}",
+    }
 
 
-def kinds(model: ModelResult) -> str:
-    """Lay out the ratios of each kind of step."""
-    rows = [
-        [
-            of.contender.baseline.title,
-            *(kind_cell(of.figures, kind) for kind in KINDS),
-        ]
-        for of in model.results[1:]
-    ]
-    return markdown(["ratio to SGD (quartiles), number", *KINDS], rows)
+def kinds(of: Result) -> Row:
+    """Lay out the ratios of each kind of step of one optimizer."""
+    cells = {str(kind): kind_cell(of.figures, kind) for kind in KINDS}
+    return {"ratio to SGD (quartiles), number": of.candidate.title, **cells}
 
 
 def kind_cell(found: Figures, kind: Kind) -> str:
@@ -91,88 +72,79 @@ def kind_cell(found: Figures, kind: Kind) -> str:
     return f"{of.ratio:.3f} {between(of.quartiles)}, {of.steps}"
 
 
-def split_table(model: ModelResult) -> str:
-    """Lay out the parts of a step."""
-    measured = [(of, of.parts) for of in model.results if of.parts is not None]
-    columns = [part for part in PARTS if any(part in parts for _, parts in measured)]
-    rows = [
+def phase_table(model: ModelResult) -> str:
+    """Lay out the phases of a step."""
+    measured = [(of.candidate.title, of.phases) for of in model.results if of.phases]
+    columns = [phase for phase in PHASES if any(phase in phases for _, phases in measured)]
+    return table(
         [
-            of.contender.baseline.title,
-            *(milliseconds(parts[part]) if part in parts else NOTHING for part in columns),
-            milliseconds(sum(parts.values())),
+            {
+                "mean over a cycle, ms": title,
+                **{of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns},
+                "all": milliseconds(sum(phases.values())),
+            }
+            for title, phases in measured
         ]
-        for of, parts in measured
-    ]
-    return markdown(["mean over a cycle, ms", *columns, "all"], rows)
+    )
 
 
 def memory_table(model: ModelResult) -> str:
     """Lay out the memory."""
     reference = model.results[0].memory
-    rows = []
-    for of in model.results:
-        memory = of.memory
-        if memory is None or reference is None:
-            continue
-        rows.append(
-            [
-                of.contender.baseline.title,
-                mebibytes(memory.allocated),
-                ratio(memory.allocated, reference.allocated),
-                mebibytes(memory.reserved),
-                ratio(memory.reserved, reference.reserved),
-                mebibytes(memory.state),
-                mebibytes(memory.beside_momentum),
-            ]
-        )
-    headings = ["memory, MiB", "peak of tensors", "/ SGD", "peak reserved", "/ SGD"]
-    return markdown([*headings, "optimizer state", "beside momentum"], rows)
+    measured = [(of.candidate.title, of.memory) for of in model.results if of.memory]
+    if reference is None:
+        return ""
+    return table(
+        [
+            {
+                "memory, MiB": title,
+                "peak of tensors": mebibytes(memory.allocated),
+                "/ SGD": ratio(memory.allocated, reference.allocated),
+                "peak reserved": mebibytes(memory.reserved),
+                "reserved / SGD": ratio(memory.reserved, reference.reserved),
+                "optimizer state": mebibytes(memory.state),
+                "beside momentum": mebibytes(memory.beside_momentum),
+            }
+            for title, memory in measured
+        ]
+    )
 
 
-def notes(model: ModelResult) -> list[str]:
-    """Say what should be known of the figures."""
-    lost = [of.contender.baseline.title for of in model.results if not isfinite(of.loss)]
-    if not lost:
-        return []
-    return [f"The loss of {', '.join(lost)} is not finite any more: take a smaller `lr`."]
+def losses(model: ModelResult) -> str:
+    """Warn of losses that are not finite."""
+    lost = [of.candidate.title for of in model.results if not isfinite(of.loss)]
+    return f"The loss of {', '.join(lost)} is not finite: take a smaller `lr`." if lost else ""
 
 
 def paper_table(models: Sequence[ModelResult]) -> str:
-    """Lay out what the paper reports beside what was measured, empty if it has none of these."""
-    rows = []
-    for model in models:
-        name = model.workload.model
-        measured = {of.contender.name: of for of in model.results[1:]}
-        # The paper's own lines first, then what stands beside one of them.
-        for optimizer in dict.fromkeys([*RATIOS.get(name, {}), *measured]):
-            row = paper_row(name, optimizer, measured.get(optimizer), model.results[0])
-            rows += [row] if row else []
-    if not rows:
-        return ""
-    headings = ["relative to SGD", "time, paper", "time, here", "memory, paper", "memory, here"]
-    return "### Beside the paper's tables 3 and 6\n\n" + markdown(headings, rows)
+    """Lay out the paper's ratios beside ours, nothing if it has none of these models."""
+    rows = [row for model in models for row in paper_rows(model)]
+    return "### Beside the paper's tables 3 and 6\n\n" + table(rows) if rows else ""
 
 
-def paper_row(
-    model: str, optimizer: str, result: Result | None, reference: Result
-) -> list[str] | None:
-    """Write one line of the comparison, ``None`` where the paper has none."""
-    theirs = reported(model, optimizer)
-    if theirs is None:
-        return None
-    time = memory = NOTHING
-    title = optimizer
-    if result is not None:
-        title, time = result.contender.baseline.title, f"{result.figures.composed:.2f}"
-        if result.memory is not None and reference.memory is not None:
-            memory = ratio(result.memory.allocated, reference.memory.allocated)
+def paper_rows(model: ModelResult) -> list[Row]:
+    """Compare one model: the paper's own lines first, then what stands beside one of them."""
+    name, (reference, *others) = model.workload.model, model.results
+    measured = {of.candidate.name: of for of in others}
+    found = {of: reported(name, of) for of in [*lines(name), *measured]}
     return [
-        f"{model} ({TABLES[model]}), {title}",
-        f"{theirs.time:.2f}",
-        time,
-        f"{theirs.memory:.2f}",
-        memory,
+        {
+            "relative to SGD": f"{name} (table {COLUMNS[name][0]}), {title}",
+            "time, paper": f"{theirs.time:.2f}",
+            "time, here": f"{of.figures.composed:.2f}" if of else NOTHING,
+            "memory, paper": f"{theirs.memory:.2f}",
+            "memory, here": ratio(peak_of(of), peak_of(reference)),
+        }
+        for optimizer, theirs in found.items()
+        for of in [measured.get(optimizer)]
+        for title in [of.candidate.title if of else optimizer]
+        if theirs
     ]
+
+
+def peak_of(result: Result | None) -> int | None:
+    """Return the peak of memory, if it was measured."""
+    return result.memory.allocated if result and result.memory else None
 
 
 def milliseconds(seconds: float) -> str:
@@ -197,51 +169,34 @@ def between(quartiles: Sequence[float]) -> str:
     return f"({low:.3f} to {high:.3f})"
 
 
-def as_data(models: Sequence[ModelResult]) -> list[dict[str, Any]]:
-    """Turn the results into what JSON can hold.
-
-    Args:
-        models: The results.
-
-    Returns:
-        A mapping for each model, with its optimizers by name.
-    """
-    return [model_data(model) for model in models]
-
-
-def model_data(model: ModelResult) -> dict[str, Any]:
-    """Turn the results on one model into what JSON can hold."""
+def as_data(model: ModelResult) -> dict[str, Any]:
+    """Turn the results on one model into data for JSON, its optimizers by name."""
     work = model.workload
     return {
-        "model": work.model,
-        "options": dict(work.options),
+        **{name: value for name, value in vars(work).items() if name != "device"},
         "sample_shape": list(work.sample_shape()),
-        "batch_size": work.batch_size,
         "device": str(work.device),
-        "precision": work.precision,
-        "channels_last": work.channels_last,
-        "seed": work.seed,
         "parameters": model.parameters,
         "cycle": model.cycle,
         "cycles": model.cycles,
         "warm_up": model.warm_up,
         "estimated_seconds": model.estimated,
         "seconds": model.took,
-        "optimizers": {of.contender.name: result_data(work.model, of) for of in model.results},
+        "optimizers": {of.candidate.name: result_data(work.model, of) for of in model.results},
     }
 
 
 def result_data(model: str, result: Result) -> dict[str, Any]:
-    """Turn what was measured of one optimizer into what JSON can hold."""
-    paper = reported(model, result.contender.name)
+    """Turn the measurements of one optimizer into data for JSON."""
+    paper = reported(model, result.candidate.name)
     return {
-        "title": result.contender.baseline.title,
-        "settings": result.contender.settings,
+        "title": result.candidate.title,
+        "settings": result.candidate.settings,
         "times": asdict(result.figures),
-        "parts": result.parts,
-        "parts_by_kind": result.kinds,
+        "phases": result.phases,
+        "phases_by_kind": result.kinds,
         "memory": None if result.memory is None else asdict(result.memory),
         "paper": None if paper is None else paper._asdict(),
-        "loss": result.loss if isfinite(result.loss) else None,
+        "loss": result.loss,
         "step_seconds": result.seconds,
     }

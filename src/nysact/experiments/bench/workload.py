@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from nysact.experiments import baselines
 from nysact.experiments.errors import ExperimentError
@@ -16,21 +17,17 @@ from nysact.experiments.models import build_model, find_model
 from nysact.experiments.randomness import seeded_model
 
 PRECISIONS = ("fp32", "bf16")
+# Labels for the profiler, beside those of torch.optim and of the library.
+STEP, EVALUATE = "bench.step", "bench.forward and backward"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much a model is given to do.
-
-    Args:
-        batch_size: Samples a batch.
-        cycles: Cycles of the optimizers' costly steps that are timed.
-        options: Options of the model.
-    """
+    """How much a model is given to do unless the user chooses."""
 
     batch_size: int
-    cycles: int
-    options: Mapping[str, Any] = field(default_factory=dict)
+    cycles: int  # of the optimizers' costly steps
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the model
 
 
 # On a CPU small enough that five optimizers take some minutes on two cores.
@@ -55,46 +52,24 @@ ON_ACCELERATOR: Mapping[str, Scale] = {
     "gpt2-small": Scale(8, 2),
     "gpt": Scale(64, 4),
 }
-ELSE = Scale(128, 4)
 
 
 def default_scale(model: str, device: torch.device) -> Scale:
-    """Give the scale at which a model is timed where the user chose none.
-
-    Args:
-        model: Its name.
-        device: The device.
-
-    Returns:
-        The scale.
-    """
-    return (ON_CPU if device.type == "cpu" else ON_ACCELERATOR).get(model, ELSE)
+    """Return the scale at which a model is timed unless the user chooses."""
+    return (ON_CPU if device.type == "cpu" else ON_ACCELERATOR).get(model, Scale(128, 4))
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and a batch, the same for every optimizer.
-
-    Args:
-        model: Name of the model.
-        options: Its options.
-        batch_size: Samples a batch.
-        device: Where it trains.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast to bfloat16.
-        channels_last: Whether the model is in this memory format.
-        seed: Seed of the weights and of the batch.
-
-    Raises:
-        ExperimentError: If a value doesn't do.
-    """
+    """A model and a batch, the same for every optimizer."""
 
     model: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # of the model
     batch_size: int
     device: torch.device
-    precision: str = "fp32"
+    precision: str = "fp32"  # or "bf16" for autocast
     channels_last: bool = False
-    seed: int = 0
+    seed: int = 0  # of the weights and the batch
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -108,8 +83,14 @@ class Workload:
         self.sample_shape()
 
     def sample_shape(self) -> tuple[int, ...]:
-        """Give the shape of one sample."""
+        """Return the shape of one sample."""
         return find_model(self.model).sample_shape(**self.options)
+
+    def describe(self) -> str:
+        """Name the model, its batch and where it trains."""
+        shape = " x ".join(map(str, self.sample_shape()))
+        batch = f"batch {self.batch_size} of {shape}"
+        return f"{self.model}, {batch}, {self.device}, {self.precision}"
 
     def build(self) -> nn.Module:
         """Make the model, the same each time."""
@@ -118,11 +99,7 @@ class Workload:
         return model.to(self.device, **layout)  # type: ignore[call-overload, no-any-return]
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Make the batch, the same each time.
-
-        Returns:
-            Inputs and targets.
-        """
+        """Make inputs and targets, the same each time."""
         entry = find_model(self.model)
         generator = torch.Generator().manual_seed(self.seed)
         classes, shape = entry.classes(**self.options), (self.batch_size, *self.sample_shape())
@@ -144,32 +121,30 @@ class Workload:
 
 
 class Training:
-    """A model of its own in training with an optimizer.
-
-    Args:
-        workload: What is trained.
-        model: The model.
-        optimizer: Its optimizer.
-
-    Attributes:
-        loss: The last step's loss, on the device; ``None`` before the first.
-    """
+    """A model in training with an optimizer; ``loss`` is that before the last step."""
 
     def __init__(self, workload: Workload, model: nn.Module, optimizer: Optimizer) -> None:
         self.workload, self.model, self.optimizer = workload, model, optimizer
         self.inputs, self.targets = workload.batch()
         self.loss: Tensor | None = None
 
+    @record_function(STEP)
     def step(self) -> None:
         """Take one step on the batch."""
         self.loss = baselines.training_step(
-            self._forward, self.optimizer, self._loss, self.inputs, self.targets
+            self._forward, self.optimizer, self._loss, self.inputs, self.targets, self._backward
         )
 
+    @record_function(EVALUATE)
     def _forward(self, inputs: Tensor) -> Any:
         with self.workload.autocast():
             return self.model(inputs)
 
+    @record_function(EVALUATE)
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         with self.workload.autocast():
             return cross_entropy()(outputs, targets)
+
+    @record_function(EVALUATE)
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
