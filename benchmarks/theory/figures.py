@@ -24,8 +24,8 @@ def decay_figure(found: Sequence[Decay]) -> Figure:
                 continue
             name, style = name_of(decay), look[name_of(decay)]
             axes.plot(
-                decay.steps, decay.measured, color=style["color"], marker=style["marker"], markersize=4,
-                markevery=4, label=f"{name}: measured",
+                decay.steps, decay.measured, color=style["color"], marker=style["marker"],
+                markersize=4, markevery=4, label=f"{name}: measured",
             )  # fmt: skip
             axes.plot(decay.steps, decay.bounds, ":", color=style["color"], label=f"{name}: bound")
         finish(axes, problem, "steps T", "mean of $\\|\\nabla f\\|^2$ over the first T steps")
