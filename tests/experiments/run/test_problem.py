@@ -15,7 +15,7 @@ from nysact.experiments.run.problem import Problem, load_problem
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
 from tests.experiments.configs import config
-from tests.experiments.run.test_runner import assert_same, run_with_kills
+from tests.experiments.run.kills import assert_same, run_with_kills
 
 SCORES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 4, 1, 1, 2, 3])

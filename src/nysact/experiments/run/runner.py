@@ -20,7 +20,7 @@ from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded, start_streams
 from nysact.experiments.run.accelerator import arithmetic, make_accelerator
 from nysact.experiments.run.digest import digest_of
-from nysact.experiments.run.display import Display
+from nysact.experiments.run.display import Display, describe
 from nysact.experiments.run.problem import LoadProblem, load_problem
 from nysact.experiments.run.store import RunFolder
 from nysact.experiments.run.tracking import check_trackers, log, start_trackers
@@ -185,5 +185,5 @@ def ending(training: Training, failure: str | None) -> str:
     if failure:
         return f"failed at {failure}"
     final = training.result()["metrics"]["final"]
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in final.items())
+    shown = ", ".join(describe(final))
     return f"{shown} after {training.step_number} steps, {sum(training.clock.seconds()):.0f} s"
