@@ -7,7 +7,7 @@ from benchmarks.theory.norms import Norms
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nysact.experiments.report.style import legend_below, panels, styles
+from nysact.experiments.report.style import legend_below, panel_grid, styles
 
 # Errors below this, such as that of the exact inverse, are drawn near 0.
 LINEAR = 1e-3
@@ -16,20 +16,18 @@ LINEAR = 1e-3
 def decay_figure(found: Sequence[Decay]) -> Figure:
     """Draw the mean squared gradient norm over T with its bounds, a panel for each problem."""
     problems = list(dict.fromkeys(decay.problem for decay in found))
-    figure = panels(len(problems))
+    figure, grid = panel_grid(len(problems), columns=len(problems))
     look = styles([name_of(decay) for decay in found])
-    for problem, axes in zip(
-        problems, figure.subplots(1, len(problems), squeeze=False).flat, strict=True
-    ):
+    for problem, axes in zip(problems, grid, strict=True):
         for decay in found:
             if decay.problem != problem:
                 continue
             name, style = name_of(decay), look[name_of(decay)]
             axes.plot(
-                decay.steps, decay.measured, color=style.color, marker=style.marker, markersize=4,
-                markevery=4, label=f"{name}: measured",
+                decay.steps, decay.measured, color=style["color"], marker=style["marker"],
+                markersize=4, markevery=4, label=f"{name}: measured",
             )  # fmt: skip
-            axes.plot(decay.steps, decay.bounds, ":", color=style.color, label=f"{name}: bound")
+            axes.plot(decay.steps, decay.bounds, ":", color=style["color"], label=f"{name}: bound")
         finish(axes, problem, "steps T", "mean of $\\|\\nabla f\\|^2$ over the first T steps")
     legend_below(figure)
     return figure
@@ -43,9 +41,8 @@ def name_of(decay: Decay) -> str:
 def accuracy_figure(found: Sequence[Accuracy]) -> Figure:
     """Draw the mean squared gradient norm over the sketch's error, with its bounds."""
     problems = list(dict.fromkeys(one.problem for one in found))
-    figure = panels(2 * len(problems))
-    grid = figure.subplots(len(problems), 2, squeeze=False)
-    for row, problem in zip(grid, problems, strict=True):
+    figure, grid = panel_grid(2 * len(problems))
+    for row, problem in zip(zip(grid[::2], grid[1::2], strict=True), problems, strict=True):
         for axes, common in zip(row, (False, True), strict=True):
             mine = [one for one in found if one.problem == problem and one.common == common]
             draw_accuracies(axes, mine)
@@ -65,29 +62,29 @@ def draw_accuracies(axes: Axes, found: Sequence[Accuracy]) -> None:
         mine = sorted((one for one in found if one.sketch == sketch), key=lambda one: one.error)
         errors = [one.error for one in mine]
         axes.plot(
-            errors, [one.measured for one in mine], color=style.color, marker=style.marker,
+            errors, [one.measured for one in mine], color=style["color"], marker=style["marker"],
             label=f"{sketch}: measured",
         )  # fmt: skip
         bounds = [one.bound for one in mine]
-        axes.plot(errors, bounds, ":", color=style.color, label=f"{sketch}: bound")
+        axes.plot(errors, bounds, ":", color=style["color"], label=f"{sketch}: bound")
         for one in mine:
             axes.annotate(
                 str(one.rank), (one.error, one.measured), xytext=place,
-                textcoords="offset points", fontsize=7, color=style.color,
+                textcoords="offset points", fontsize=7, color=style["color"],
             )  # fmt: skip
 
 
 def norm_figure(found: Sequence[Norms]) -> Figure:
     """Draw the norm of each layer's covariance over the training, a panel for each optimizer."""
-    figure = panels(len(found))
+    figure, grid = panel_grid(len(found), columns=len(found))
     layers = list(found[0].layers)
     look = styles(layers)
-    for norms, axes in zip(found, figure.subplots(1, len(found), squeeze=False).flat, strict=True):
+    for norms, axes in zip(found, grid, strict=True):
         for layer in layers:
             style = look[layer]
             axes.plot(
-                norms.steps, norms.layers[layer], style.dashes, color=style.color,
-                marker=style.marker, markersize=4, markevery=5, label=f"layer {layer}",
+                norms.steps, norms.layers[layer], **style,
+                markersize=4, markevery=5, label=f"layer {layer}",
             )  # fmt: skip
         axes.set(title=norms.optimizer, xlabel="step", ylabel="Frobenius norm of the covariance")
         axes.set_yscale("log")

@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 
-from nysact.family import FOOF, KFAC, SKFAC, Eva
 from nysact.layers import (
     Call,
     Convolution,
@@ -13,7 +12,7 @@ from nysact.layers import (
     LinearMap,
     register,
 )
-from nysact.optim import NysAct, Preconditioner
+from nysact.optim import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
 
 __version__ = version("nysact")
 

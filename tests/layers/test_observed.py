@@ -79,7 +79,7 @@ def check(subject, dtype, rank, calls, stride):
         if Omega.shape[-1] == A.shape[-1]:
             Omega = torch.eye(A.shape[-1], dtype=torch.float64).expand_as(A)
         assert state["sketch"].dtype == torch.promote_types(dtype, torch.float32)
-        mass = state["mass"].double()
+        mass = state["rows"].double()
         assert close(state["sketch"] / mass[:, None, None], A @ Omega, A.norm(), statistic)
         trace = A.diagonal(dim1=-2, dim2=-1).sum(-1)
         assert close(state["trace"] / mass, trace, trace.norm(), statistic)

@@ -178,7 +178,7 @@ def test_activations_inside_a_checkpoint_die_with_the_forward(use_reentrant, sid
     loss.backward()
     assert len(spy.seen) == 4
     assert spy.alive() == 0
-    assert all(layer.fired for layer in optimizer.layers.values())
+    assert all(layer.pending.has_calls for layer in optimizer.layers.values())
 
 
 @pytest.mark.parametrize("side", [None, 16])
@@ -193,4 +193,5 @@ def test_no_activation_outlives_the_graph(side):
     assert spy.alive() == len(spy.seen) == len(layers)
     del loss, inputs
     assert spy.alive() == 0
-    assert all(layer.fired for layer in optimizer.layers.values())
+    # Without a backward pass nothing counts.
+    assert not any(layer.pending.has_calls for layer in optimizer.layers.values())

@@ -29,14 +29,14 @@ def hooks(model):
 def frozen_copy(optimizer):
     """A mark of all that observing a forward may change."""
     pending = [
-        {name: value.clone() for name, value in layer.stack.observed.sums.items()}
+        {name: value.clone() for name, value in layer.pending.batch.sums.items()}
         for layer in optimizer.layers.values()
     ]
     return learned(optimizer), pending
 
 
 def assert_untouched(optimizer, mark):
-    assert not any(layer.fired for layer in optimizer.layers.values())
+    assert not any(layer.pending.has_calls for layer in optimizer.layers.values())
     torch.testing.assert_close(frozen_copy(optimizer), mark, rtol=0, atol=0)
 
 
@@ -149,7 +149,7 @@ def test_a_copy_of_the_model_is_not_observed(make):
     assert_untouched(optimizer, mark)
     optimizer.step()
     F.cross_entropy(model(inputs), targets).backward()
-    assert all(layer.fired or not layer.stack.listening for layer in optimizer.layers.values())
+    assert all(layer.pending.has_calls or not layer.pending.batch.capturing for layer in optimizer.layers.values())
 
 
 @pytest.mark.parametrize("make", [deepcopied, pickled])

@@ -110,4 +110,4 @@ def test_data_parallel_put_around_the_model_later_is_refused_at_its_forward():
         setattr(replica, name, copy)
     with pytest.raises(TypeError, match=r"DistributedDataParallel \(DDP\)"):
         replica(rows(1)[0][0])
-    assert not any(layer.fired for layer in optimizer.layers.values())
+    assert not any(layer.pending.has_calls for layer in optimizer.layers.values())

@@ -4,9 +4,8 @@ import sys
 
 # Each extra, and the top-level modules that it brings.
 EXTRAS = {
-    "experiments": "accelerate filelock jinja2 matplotlib numpy omegaconf pandas pydantic "
-    "pytorch_optimizer rich sklearn tensorboard timm torchvision transformers typer",
-    "sweeps": "optuna submitit",
+    "experiments": "accelerate filelock jinja2 matplotlib numpy omegaconf optuna pandas pydantic "
+    "pytorch_optimizer rich sklearn submitit tensorboard timm torchvision transformers typer",
 }
 
 

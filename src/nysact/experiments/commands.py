@@ -7,8 +7,7 @@ from nysact.experiments.demo.command import demo
 from nysact.experiments.recipes.command import recipes
 from nysact.experiments.report.command import report
 from nysact.experiments.run.command import train
-from nysact.experiments.sweeps.reproduce_command import reproduce
-from nysact.experiments.sweeps.sweep_command import sweep
+from nysact.experiments.sweeps.commands import reproduce, sweep
 
 app = typer.Typer(
     help="Experiments with the NysAct optimizer.",

@@ -1,6 +1,7 @@
-"""Optimizers: when statistics are taken and factors refreshed, and the parameter update."""
+"""The optimizers that users build."""
 
+from nysact.optim.family import FOOF, KFAC, SKFAC, Eva
 from nysact.optim.nysact import NysAct
 from nysact.optim.preconditioner import Preconditioner
 
-__all__ = ["NysAct", "Preconditioner"]
+__all__ = ["FOOF", "KFAC", "SKFAC", "Eva", "NysAct", "Preconditioner"]

@@ -1,4 +1,4 @@
-"""Checks of a state dict against the optimizer that is to load it."""
+"""Checks of a state dict against the optimizer that loads it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from nysact.distributed import is_sharded, local
-from nysact.optim.layer import Layer
+from nysact.updates import MOMENTUM
 
-MOMENTUM = "momentum_buffer"
-# A checkpoint of other values holds tensors of another meaning, not just other settings.
+# With another value, the tensors of a checkpoint have another meaning.
 _FIXED = ("rank", "sketch", "precondition")
+Expected = Mapping[Any, Mapping[str, Tensor]]
 
 
 def without_gaps(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the empty dicts by which a flattened distributed state dict stands for nothing.
-
-    Args:
-        state_dict: A state dict, perhaps through ``set_optimizer_state_dict``.
-
-    Returns:
-        A shallow copy without them.
-    """
+    """Leave out the empty dicts that stand for nothing in a flattened distributed state dict."""
     states = {
         key: {name: value for name, value in state.items() if not isinstance(value, dict)}
         for key, state in state_dict.get("state", {}).items()
@@ -33,23 +26,10 @@ def without_gaps(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def match(
-    state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], layers: Sequence[Layer]
+    state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], expected: Expected
 ) -> dict[Tensor, dict[str, Any]]:
-    """Match a state dict with an optimizer's parameters, and check that it fits.
-
-    Args:
-        state_dict: What ``optimizer.state_dict()`` returned.
-        groups: The parameter groups of the optimizer that is to load it.
-        layers: Its layers.
-
-    Returns:
-        Parameter to the saved state, as it was saved.
-
-    Raises:
-        KeyError: If the state dict has no ``"state"`` or ``"param_groups"``.
-        ValueError: If it was saved for another model, other parameter groups, or other settings;
-            the message names the difference.
-    """
+    """Parameter to saved state, or an error that names what does not fit."""
+    # expected: preconditioned weight to the tensors of its layer
     for key in ("state", "param_groups"):
         if key not in state_dict:
             raise KeyError(f"the state dict has no {key!r}: pass what optimizer.state_dict() gave")
@@ -66,25 +46,23 @@ def match(
         _check_names(saved, group)
     saved_ids = chain.from_iterable(group["params"] for group in saved_groups)
     params = dict(zip(saved_ids, chain.from_iterable(g["params"] for g in groups), strict=True))
+    unknown = [key for key in state_dict["state"] if key not in params]
+    if unknown:
+        raise ValueError(f"the state dict holds states of parameters it does not list: {unknown}")
+    states = {params[key]: state for key, state in state_dict["state"].items()}
     names = {
         param: name
         for group in groups
         for param, name in zip(group["params"], group["param_names"], strict=True)
     }
-    unknown = [key for key in state_dict["state"] if key not in params]
-    if unknown:
-        raise ValueError(f"the state dict holds states of parameters it does not list: {unknown}")
-    states = {params[key]: state for key, state in state_dict["state"].items()}
-    by_weight = {layer.weight: layer for layer in layers}
-    absent = [layer.name for layer in layers if layer.weight not in states]
+    absent = [names[weight] for weight in expected if weight not in states]
     if absent and any(group.get("step", 0) for group in saved_groups):
         raise ValueError(
-            f"the state dict has no state of the layers {absent}: it was saved by an optimizer "
+            f"the state dict has no state of the weights {absent}: it was saved by an optimizer "
             "that did not precondition them"
         )
     for param, state in states.items():
-        expected = by_weight[param].stack.state(by_weight[param]) if param in by_weight else {}
-        _check_state(names[param], param, state, expected)
+        _check_state(names[param], param, state, expected.get(param, {}))
     return states
 
 
@@ -128,7 +106,7 @@ def _check_state(
             )
         if is_sharded(value) and not is_sharded(param):
             raise ValueError(
-                f"{key!r} of {name!r} is spread over processes in the state dict, {name!r} is not: "
+                f"{key!r} of {name!r} is sharded in the state dict, {name!r} is not: "
                 "save and load with torch.distributed.checkpoint, or take the state dict with "
                 "StateDictOptions(full_state_dict=True)"
             )

@@ -1,13 +1,14 @@
-"""What the optimizers of this library have in common: their face, their groups, their state."""
+"""What the optimizers have in common: their face, their groups, their state."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,56 +24,78 @@ from nysact.distributed import (
     shard_like,
     wrapper_of,
 )
+from nysact.engine import Discovery, Engine, Layer, unwrap
 from nysact.optim import checkpoint
-from nysact.optim.discovery import Discovery, clean_name, unwrap
-from nysact.optim.engine import Engine
-from nysact.optim.layer import Layer
-from nysact.optim.settings import check_group, name_group, named_groups
+from nysact.optim.groups import name_group, named_groups, names_of
+from nysact.optim.settings import (
+    Option,
+    check_group,
+    documentation_of,
+    options_of,
+    signature_of,
+    unknown_name,
+)
 from nysact.torch_private import disable_dynamo
-
-if TYPE_CHECKING:
-    from nysact.distributed import Group
+from nysact.updates import MOMENTUM
 
 _BYPASSED = "its weight got a gradient, but no call of the module was observed"
+_RAISES = """
+
+Raises:
+    TypeError: If an argument is of the wrong type, or the model is an ``nn.DataParallel``.
+    ValueError: If a value is out of range, a parameter is not of the model or given twice,
+        nothing is trainable, or no layer can be preconditioned.
+"""
+_ARGS = """
+
+Args:
+    model: The model that is trained. Its layers get forward hooks, so the same model must run the
+        forwards.
+    params: Parameters, named parameters or parameter groups of the model, as in ``torch.optim``;
+        default all trainable parameters. A group may set the options below{exceptions}, and
+        ``precondition=False`` for the plain update."""
 
 
 class PreconditionedOptimizer(Optimizer):
-    """An optimizer that observes the inputs of a model's layers.
+    """An optimizer that captures the inputs of a model's layers."""
 
-    Args:
-        model: The model; its layers get forward hooks.
-        params: As in :class:`nysact.NysAct`.
-        defaults: Values of the parameter groups' options.
-        exclude: Shell-style patterns of module names that are not preconditioned.
-        process_group: As in :class:`nysact.NysAct`.
-        share_refresh: As in :class:`nysact.NysAct`.
-    """
+    _options: ClassVar[dict[str, Option]]
 
-    def __init__(
-        self,
-        model: nn.Module,
-        params: Any,
-        defaults: dict[str, Any],
-        exclude: Sequence[str],
-        *,
-        process_group: Group | Literal[False] | None = None,
-        share_refresh: bool | None = None,
+    def __init_subclass__(
+        cls, options: type | None = None, defaults: Mapping[str, Any] | None = None
     ) -> None:
+        """Give a face its options, and from them its signature and its documentation."""
+        super().__init_subclass__()
+        if options is None:
+            return
+        cls._options = options_of(options, defaults or {})
+        cls.__signature__ = signature_of(cls._options)  # type: ignore[attr-defined]
+        alone = [f"``{name}``" for name, option in cls._options.items() if not option.grouped]
+        exceptions = f", {', '.join(alone)} apart" if alone else ""
+        args = _ARGS.format(exceptions=exceptions) + documentation_of(cls._options)
+        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "") + args + _RAISES
+
+    def __init__(self, model: nn.Module, params: Any = None, **options: Any) -> None:
         wrapped, model = model, unwrap(model)
-        if isinstance(exclude, str):
-            raise TypeError(f"exclude={exclude!r} is a string, expected a sequence of patterns")
-        defaults = {**defaults, "precondition": True}
-        check_group(defaults, defaults)
+        unknown = unknown_name(options, self._options)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no option {unknown}")
+        values = {name: options.get(name, each.default) for name, each in self._options.items()}
+        for name, option in self._options.items():
+            option.check(name, values[name])
+        self._alone = {name: v for name, v in values.items() if not self._options[name].grouped}
+        defaults = {name: v for name, v in values.items() if name not in self._alone}
+        defaults["precondition"] = True
+        grouped = {name: self._options[name] for name in values if name not in self._alone}
+        self._group_options = grouped
         groups = named_groups(model, params)
-        for group in groups:
-            check_group({**defaults, **group}, defaults)
-        self._processes = find_processes(wrapped, process_group)
+        for group in [{}, *groups]:
+            check_group({**defaults, **group}, grouped)
+        self._processes = find_processes(wrapped, self._alone["process_group"])
         wrapper = wrapper_of(wrapped)
         self._wrapper = None if wrapper is None else weakref.ref(wrapper)
-        self._share_refresh = share_refresh
         self._warned = False
         self._model = weakref.ref(model)
-        self._exclude = tuple(exclude)
         self._engine: Engine | None = None
         super().__init__(groups, defaults)
         for group in self.param_groups:
@@ -81,9 +104,12 @@ class PreconditionedOptimizer(Optimizer):
 
     def _start(self, model: nn.Module) -> None:
         """Observe the layers that the groups cover."""
-        outputs = self._curvature(self.param_groups[0]).observes_outputs
         found = Discovery(
-            model, self.param_groups, self._exclude, outputs=outputs, processes=self._processes
+            model,
+            self.param_groups,
+            self._alone["exclude"],
+            outputs=self._curvature(self.param_groups[0]).observes_outputs,
+            ranks=self._processes.ranks,
         )
         if not found.layers:
             reasons = "; ".join(f"{name or 'model'}: {why}" for name, why in found.skipped.items())
@@ -95,12 +121,19 @@ class PreconditionedOptimizer(Optimizer):
             found,
             lambda group: _call(curvature, group),
             self._processes,
-            shared=self._share_refresh,
+            share_refresh=self._alone["share_refresh"],
         )
 
     @abstractmethod
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:
         """Build the approximation that a parameter group asks for."""
+
+    @abstractmethod
+    def _update(self, gradients: dict[Tensor, Tensor]) -> None:
+        """Use the preconditioned gradients, parameter to gradient."""
+
+    def _init_state(self) -> None:
+        """Create what a first step creates in the state, factors apart."""
 
     # --- what is known of the layers ---------------------------------------------------------
 
@@ -122,11 +155,12 @@ class PreconditionedOptimizer(Optimizer):
         A layer of :attr:`layers` whose weight another module uses without calling it is here too,
         from the first step with statistics on.
         """
-        bypassed = {n: _BYPASSED for n, layer in self.engine.layers.items() if layer.bypassed}
-        return {**self._skipped, **bypassed}
+        bypassed = self.engine.bypassed
+        found = {n: _BYPASSED for n, layer in self.engine.layers.items() if layer in bypassed}
+        return {**self._skipped, **found}
 
     def inverse(self, name: str) -> Tensor:
-        """Write out the preconditioner in force for a layer, for tests and plots.
+        """Write out the current preconditioner of a layer, for tests and plots.
 
         Args:
             name: The layer's name, a key of :attr:`layers`.
@@ -139,11 +173,13 @@ class PreconditionedOptimizer(Optimizer):
         Raises:
             KeyError: If no layer has this name.
         """
-        layer = self._layer(name)
-        return layer.stack.factors.inverse(layer)
+        if name not in self.engine.layers:
+            why = self._skipped.get(name, f"expected one of {sorted(self.engine.layers)}")
+            raise KeyError(f"no preconditioned layer is called {name!r}: {why}")
+        return self.engine.inverse(self.engine.layers[name])
 
     def diagnostics(self) -> dict[str, dict[str, Any]]:
-        """Describe what is in force for each layer.
+        """Describe the current factors of each layer.
 
         Returns:
             Layer name to ``rank``, ``eigenvalues`` (ascending, ``(groups, rank)``) and ``trace``
@@ -151,20 +187,13 @@ class PreconditionedOptimizer(Optimizer):
             trace, 0 before the first refresh) and ``tail`` (both ``(groups,)``); ``damping``,
             ``refresh_age`` (steps, ``None`` before the first refresh) and ``failures`` (in a row).
         """
-        return {name: layer.stack.factors.diagnostics(layer) for name, layer in self.layers.items()}
-
-    def _layer(self, name: str) -> Layer:
-        if name not in self.engine.layers:
-            why = self._skipped.get(name, f"expected one of {sorted(self.engine.layers)}")
-            raise KeyError(f"no preconditioned layer is called {name!r}: {why}")
-        return self.engine.layers[name]
+        return {name: self.engine.diagnostics(layer) for name, layer in self.layers.items()}
 
     # --- hooks -------------------------------------------------------------------------------
 
     def remove_hooks(self) -> None:
-        """Take all hooks off the model; the factors in force stay as they are."""
+        """Remove all hooks from the model; the current factors stay as they are."""
         self.engine.remove_hooks()
-        self.engine.arm()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -173,18 +202,22 @@ class PreconditionedOptimizer(Optimizer):
         Yields:
             Nothing.
         """
-        before = self.engine.paused
+        before = self.engine.capture.paused
         self.engine.pause(paused=True)
         try:
             yield
         finally:
             self.engine.pause(paused=before)
 
-    # --- several processes -------------------------------------------------------------------
+    def join_hook(self, **kwargs: Any) -> NoReturn:
+        """Refuse to take part in ``torch.distributed.algorithms.Join``."""
+        refuse_join()
+
+    # --- groups and state --------------------------------------------------------------------
 
     @torch.no_grad()
     def consolidate(self) -> None:
-        """Add up what the processes have seen since the last refresh; call it on all of them.
+        """Add up what the processes captured since the last refresh; call it on all of them.
 
         A state dict taken right after holds the statistics of all processes, so that a run that
         is resumed from it goes on as if it had never stopped. Without it the state dict lacks
@@ -193,12 +226,12 @@ class PreconditionedOptimizer(Optimizer):
         self.engine.consolidate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what :meth:`load_state_dict` takes; the same on all processes.
+        """Return what :meth:`load_state_dict` takes; the same on all processes.
 
         Returns:
             As in ``torch.optim``.
         """
-        if self.engine.ahead and not self._warned:
+        if self.engine.unreduced and not self._warned:
             self._warned = True
             warnings.warn(
                 "the state dict lacks the statistics since the last refresh, which the processes "
@@ -208,18 +241,29 @@ class PreconditionedOptimizer(Optimizer):
             )
         return super().state_dict()
 
-    def join_hook(self, **kwargs: Any) -> NoReturn:
-        """Refuse to take part in ``torch.distributed.algorithms.Join``."""
-        refuse_join()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a saved state; nothing is changed if it doesn't fit.
 
-    def _wrapped(self) -> nn.parallel.DistributedDataParallel | None:
-        return None if self._wrapper is None else self._wrapper()
+        Args:
+            state_dict: What :meth:`state_dict` returned, on any device.
 
-    def _lasting_tensors(self) -> list[Tensor]:
-        """What steps change of the state, statistics and factors apart."""
-        return []
-
-    # --- groups and state --------------------------------------------------------------------
+        Raises:
+            ValueError: If it was saved for another model, other groups, or another rank or
+                sketch.
+        """
+        state_dict = checkpoint.without_gaps(state_dict)
+        expected = {layer.weight: self.engine.state(layer) for layer in self.engine.distinct}
+        states = checkpoint.match(state_dict, self.param_groups, expected)
+        for group in state_dict["param_groups"]:
+            check_group({**self.defaults, **group}, self._group_options)
+        super().load_state_dict(state_dict)
+        self.engine.regroup(self.param_groups)
+        # torch casts every tensor to its parameter's dtype: take the originals.
+        self.engine.load({param: state for param, state in states.items() if "rows" in state})
+        self.engine.publish(self.state)
+        for param, state in self.state.items():
+            if is_sharded(param) and state.get(MOMENTUM) is not None:
+                state[MOMENTUM] = shard_like(state[MOMENTUM], param)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; its layers are observed from now on, unless the others aren't.
@@ -237,43 +281,19 @@ class PreconditionedOptimizer(Optimizer):
         model = self._model()
         if model is None:
             raise ValueError("the model is gone: build the optimizer again with the new model")
-        names: dict[Tensor, str] = {p: clean_name(name) for name, p in model.named_parameters()}
-        seen = dict.fromkeys((p for group in self.param_groups for p in group["params"]), 0)
-        group = name_group(param_group, names, seen)
-        check_group({**self.defaults, **group}, self.defaults)
+        seen = {param for group in self.param_groups for param in group["params"]}
+        group = name_group(param_group, names_of(model), seen)
+        check_group({**self.defaults, **group}, self._group_options)
         super().add_param_group(group)
         self.param_groups[-1]["step"] = self.param_groups[0]["step"]
-        before, states = self.engine, self.engine.states()
-        observing = before.remove_hooks.alive
-        before.remove_hooks()
+        before, states = self.engine.capture, self.engine.snapshots()
+        observing = before.remove.alive
+        before.remove()
         self._start(model)
         self.engine.load(states)
         self.engine.pause(paused=before.paused)
         if not observing:
             self.remove_hooks()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state; nothing is changed if it doesn't fit.
-
-        Args:
-            state_dict: What :meth:`state_dict` returned, on any device.
-
-        Raises:
-            ValueError: If it was saved for another model, other groups, or another rank or
-                sketch.
-        """
-        state_dict = checkpoint.without_gaps(state_dict)
-        states = checkpoint.match(state_dict, self.param_groups, self.engine.distinct())
-        for group in state_dict["param_groups"]:
-            check_group({**self.defaults, **group}, self.defaults)
-        super().load_state_dict(state_dict)
-        self.engine.regroup(self.param_groups)
-        # The base class casts every tensor to its parameter's dtype: take the originals.
-        self.engine.load({param: state for param, state in states.items() if "mass" in state})
-        self.engine.publish(self.state)
-        for param, state in self.state.items():
-            if is_sharded(param) and state.get(checkpoint.MOMENTUM) is not None:
-                state[checkpoint.MOMENTUM] = shard_like(state[checkpoint.MOMENTUM], param)
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be copied: a copy would not observe the model.
@@ -282,18 +302,18 @@ class PreconditionedOptimizer(Optimizer):
             TypeError: Always.
         """
         raise TypeError(
-            f"a {type(self).__name__} can't be copied or pickled, its hooks sit on the model: save "
+            f"a {type(self).__name__} can't be copied or pickled, its hooks are on the model: save "
             "optimizer.state_dict() and load it into a new optimizer"
         )
 
     @disable_dynamo
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients; statistics that belong to them and to no step go too.
+        """Reset the gradients, and drop the statistics that belong to them.
 
         Args:
             set_to_none: Whether they become ``None`` and not zeros.
         """
-        self.engine.discard_stale()
+        self.engine.discard()
         super().zero_grad(set_to_none)
 
     # --- a step ------------------------------------------------------------------------------
@@ -310,46 +330,38 @@ class PreconditionedOptimizer(Optimizer):
         """Do one step.
 
         Args:
-            closure: Evaluates the model anew and returns the loss.
+            closure: Evaluates the model again and returns the loss.
 
         Returns:
             The closure's loss, or ``None``.
         """
-        if self._processes:
-            check_no_join(self._wrapped())
+        if self._processes and self._wrapper is not None:
+            check_no_join(self._wrapper())
         if closure is None and self._only_initialises():
-            self._lasting_tensors()
+            self._init_state()
             self.engine.publish(self.state)
             return None
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.engine.update()
-        self._apply(self.engine.precondition())
-        self._finish_step()
+        self.engine.step(self._update)
+        for group in self.param_groups:
+            group["step"] += 1
+        self.engine.publish(self.state)
+        self.engine.begin_step()
         return loss
 
     def _only_initialises(self) -> bool:
         """Whether this is the step without a forward with which ``get_state_dict`` begins."""
         # Learning rates and gradients are zero then. If it counted, the first factors would come a
         # window late.
-        if self.state or any(layer.called for layer in self.engine.distinct()):
+        if self.state or any(layer.pending.was_called for layer in self.engine.distinct):
             return False
         if any(float(group.get("lr", 0.0)) for group in self.param_groups):
             return False
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         return not any(bool(local_gradient(param).any()) for param in params)
-
-    def _finish_step(self) -> None:
-        for group in self.param_groups:
-            group["step"] += 1
-        self.engine.publish(self.state)
-        self.engine.arm()
-
-    @abstractmethod
-    def _apply(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        """Use the preconditioned gradients, parameter to gradient."""
 
 
 def _call(method: weakref.WeakMethod[Callable[..., Curvature]], group: dict[str, Any]) -> Curvature:

@@ -4,13 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nysact.experiments.baselines import training_step
-from nysact.experiments.baselines.kbfgs import (
-    KBFGS,
-    Pairs,
-    bfgs_update,
-    double_damping,
-    is_safe,
-)
+from nysact.experiments.baselines.kbfgs import KBFGS
+from nysact.experiments.baselines.quasi_newton import Pairs, bfgs_update, double_damping, is_safe
 from tests.experiments.baselines.problems import Problem, close, logistic, network
 
 
@@ -102,7 +97,7 @@ def test_first_step_inverts_the_damped_covariance_in_full():
     nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(2))
     rows = F.pad(problem.inputs, (0, 1), value=1.0)
     covariance = rows.T @ rows / len(rows)
-    optimizer = KBFGS(module, lr=0.5, momentum=0.9, damping=0.09)
+    optimizer = KBFGS(module, lr=0.5, momentum=0.9, weight_decay=0.0, damping=0.09)
     loss = problem.loss_function(module(problem.inputs), problem.targets)
     weight, bias = torch.autograd.grad(loss, [module.weight, module.bias])
     before = torch.cat([module.weight, module.bias[:, None]], dim=1).detach()

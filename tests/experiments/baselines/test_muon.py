@@ -7,37 +7,41 @@ from nysact.experiments.models import build_model
 from tests.experiments.baselines.problems import gradients, network
 
 
+def hidden(model):
+    return [weight for weight, _ in hidden_weights(model)]
+
+
 def test_muon_takes_hidden_weights_but_not_the_first_and_last():
     model = network().model
-    assert [id(p) for p in hidden_weights(model)] == [id(model[3].weight), id(model[5].weight)]
+    assert [id(p) for p in hidden(model)] == [id(model[3].weight), id(model[5].weight)]
 
 
 def test_frozen_weights_are_left_out():
     model = network().model
     model[3].weight.requires_grad_(False)
-    assert [id(p) for p in hidden_weights(model)] == [id(model[5].weight)]
+    assert [id(p) for p in hidden(model)] == [id(model[5].weight)]
 
 
 def test_steps_are_those_of_the_two_optimizers_on_flattened_weights():
     problem, reference = network(), network()
     optimizer = MuonWithAdamW(problem.model, lr=0.02, weight_decay=0.1)
-    hidden = hidden_weights(reference.model)
-    matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in hidden]
-    others = [p for p in reference.model.parameters() if all(p is not h for h in hidden)]
+    weights = hidden(reference.model)
+    matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in weights]
+    others = [p for p in reference.model.parameters() if all(p is not h for h in weights)]
     muon = Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.1)
     adamw = AdamW(others, lr=1e-3, weight_decay=0.05)
     for _ in range(3):
-        for found, known in ((problem, None), (reference, hidden)):
+        for found, known in ((problem, None), (reference, weights)):
             for param, grad in zip(found.model.parameters(), gradients(found), strict=True):
                 param.grad = grad
             if known is None:
                 optimizer.step()
-        for weight, matrix in zip(hidden, matrices, strict=True):
+        for weight, matrix in zip(weights, matrices, strict=True):
             matrix.grad = weight.grad.flatten(1)
         muon.step()
         adamw.step()
         with torch.no_grad():
-            for weight, matrix in zip(hidden, matrices, strict=True):
+            for weight, matrix in zip(weights, matrices, strict=True):
                 weight.copy_(matrix.view(weight.shape))
     for a, b in zip(problem.model.parameters(), reference.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -80,7 +84,7 @@ def test_of_a_gpt_all_weights_of_the_blocks_are_hidden():
         if ".h." in name and name.endswith("weight") and param.dim() == 2
     ]
     assert len(expected) == 8
-    assert [id(p) for p in hidden_weights(model)] == [id(p) for p in expected]
+    assert [id(p) for p in hidden(model)] == [id(p) for p in expected]
 
 
 def test_weights_written_in_by_out_take_the_steps_of_their_transposes():

@@ -136,6 +136,23 @@ def test_step_multiplies_each_layers_gradient_by_its_inverse(sketch):
         assert close(move / 0.1, expected.reshape(-1) + decay)
 
 
+@pytest.mark.parametrize("sketch", ["columns", "gaussian"])
+@pytest.mark.parametrize("rank", [6, 10])
+def test_layer_no_larger_than_the_rank_is_averaged_and_inverted_exactly(sketch, rank):
+    model = nn.Linear(5, 2).double()
+    optimizer = ReleasedNysAct(
+        model, rank=rank, sketch=sketch, stat_decay=0.8, cov_interval=1, inv_interval=1
+    )
+    average = torch.zeros(6, 6).double()
+    for step in range(1, 4):
+        inputs = torch.randn(9, 5).double()
+        rows = F.pad(inputs, (0, 1), value=1.0)
+        average = 0.8 * average + 0.2 * rows.T @ rows / 9
+        training_step(model, optimizer, F.mse_loss, inputs, torch.zeros(9, 2).double())
+        damped = average / (1 - 0.8**step) + eye(6)
+        assert close(optimizer.state[model.weight]["inverse"], torch.linalg.inv(damped))
+
+
 def test_statistics_are_taken_every_interval_and_not_without_gradients():
     model = nn.Linear(6, 2).double()
     optimizer = ReleasedNysAct(model, cov_interval=2, inv_interval=4)

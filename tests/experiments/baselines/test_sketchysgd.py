@@ -103,10 +103,24 @@ def test_step_with_full_rank_is_newtons():
     problem = quadratic()
     params = list(problem.model.parameters())
     H, g, before = hessian(problem), flat(gradients(problem)), flat(params)
-    optimizer = SketchySGD(params, 1.0, rank=1000, rho=1e-3, momentum=0)
+    optimizer = SketchySGD(params, 1.0, rank=1000, rho=1e-3, momentum=0, weight_decay=0.0)
     training_step(problem.model, optimizer, *problem.batch()[1:])
     expected = torch.linalg.solve(H + 1e-3 * torch.eye(len(H)).double(), g)
     assert close(before - flat(params), expected, 1e-4)
+
+
+def test_momentum_is_divided_by_what_a_constant_gradient_makes_of_it():
+    problem = quadratic()
+    params = list(problem.model.parameters())
+    optimizer = SketchySGD(params, 1e-3, rank=1000, rho=0.1, momentum=0.9, weight_decay=0.0)
+    H, seen, buffer = hessian(problem), [flat(params)], 0
+    for step in range(1, 4):
+        buffer = 0.9 * buffer + flat(gradients(problem))
+        training_step(problem.model, optimizer, *problem.batch()[1:])
+        seen.append(flat(params))
+        damped = H + 0.1 * torch.eye(len(H)).double()
+        expected = torch.linalg.solve(damped, buffer / (1 - 0.9**step))
+        assert close((seen[-2] - seen[-1]) / 1e-3, expected, 1e-4)
 
 
 def test_curvature_is_renewed_every_interval_and_acts_between():

@@ -44,7 +44,9 @@ def test_ggt_is_the_inverse_root_of_the_window(steps, beta2):
 
 def test_ggt_adds_momentum_to_the_preconditioned_gradient():
     problem = network()
-    optimizer = GGT(problem.model.parameters(), 0.01, momentum=0.8, window=3, eps=0.02)
+    optimizer = GGT(
+        problem.model.parameters(), 0.01, momentum=0.8, weight_decay=0.0, window=3, eps=0.02
+    )
     seen, before, after = collect(optimizer, problem, 2)
     G = torch.stack(seen, dim=1)
     first = seen[0] / (seen[0].norm() + 0.02)
@@ -67,7 +69,9 @@ def test_mfac_is_the_inverse_of_the_damped_empirical_fisher(steps):
 
 def test_mfac_averages_the_preconditioned_gradients():
     problem = network()
-    optimizer = MFAC(problem.model.parameters(), 1e-3, momentum=0.8, window=4, damping=0.01)
+    optimizer = MFAC(
+        problem.model.parameters(), 1e-3, momentum=0.8, weight_decay=0.0, window=4, damping=0.01
+    )
     seen, before, after = collect(optimizer, problem, 2)
     directions = []
     for count in (1, 2):
@@ -83,7 +87,7 @@ def test_window_spans_all_groups():
     params = list(problem.model.parameters())
     optimizer = MFAC(
         [{"params": params[:3]}, {"params": params[3:], "lr": 2e-3}],
-        1e-3, momentum=0, window=2, damping=0.01,
+        1e-3, momentum=0, weight_decay=0.0, window=2, damping=0.01,
     )  # fmt: skip
     seen, before, after = collect(optimizer, problem, 2)
     G = torch.stack(seen, dim=1)

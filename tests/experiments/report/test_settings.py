@@ -12,13 +12,26 @@ from .stored import cells
 OF_SETTINGS = [name for name in names() if not load(name).needs_runs]
 
 
+# Eva's decay and interval are those of its code, in which 0.95 is the share of the new vectors.
+ON_PURPOSE = {
+    "table7-cifar": {("Eva", "0.05", "0.95"), ("Eva", "5", "50")},
+    "table7-imagenet": {("Eva", "0.05", "0.95"), ("Eva", "5", "50 / 5")},
+}
+
+
 @pytest.mark.parametrize("name", OF_SETTINGS)
 def test_our_settings_are_the_papers(name):
     """A cell that differs from the paper on purpose is to be listed here, with the reason."""
     table = settings_table(load(name))
     papers = [cell for cell in table.frame.to_numpy().flat if cell.paper]
     assert len(papers) == sum(len(row) for row in load(name).paper.values())
-    assert [cell for cell in papers if cell.note] == []
+    noted = {
+        (row, cell.text, cell.paper)
+        for row, of_row in table.frame.iterrows()
+        for cell in of_row
+        if cell.note
+    }
+    assert noted == ON_PURPOSE.get(name, set())
 
 
 def test_values_that_are_not_the_same_in_all_columns_stand_side_by_side():

@@ -1,11 +1,18 @@
-"""Times of runs without the seconds that it takes to find them out."""
+"""Times of runs without the seconds that it takes to measure them."""
 
 import pytest
 
-from nysact.experiments.sweeps import estimate
+from nysact.experiments.sweeps import duration
 
 
 @pytest.fixture
-def known_times(monkeypatch):
-    """Let each run take 7 seconds, without a process that times it."""
-    monkeypatch.setattr(estimate, "timed", lambda configs, *, cpu: [7.0] * len(configs))
+def timed_runs(monkeypatch):
+    """Let each run take 7 seconds, without a process that times it; list those asked for."""
+    found = []
+
+    def timed(configs, cpu):
+        found.extend(configs)
+        return [7.0] * len(configs)
+
+    monkeypatch.setattr(duration, "timed", timed)
+    return found

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
-from nysact.experiments.recipes import load, names
+from nysact.experiments.recipes import find_runs, load, names
 from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import RunFolder, load_runs
-from nysact.experiments.sweeps.outcome import folder_of
-from nysact.experiments.sweeps.reproduce_command import recipes_named
+from nysact.experiments.sweeps.commands import recipes_named
+from nysact.experiments.sweeps.training_job import folder_of
 
 RECIPE = """
 title = "Digits"
@@ -38,7 +38,7 @@ optimizer = { name = "nysact" }
 
 
 @pytest.fixture
-def nysact(tmp_path, monkeypatch, known_times):
+def nysact(tmp_path, monkeypatch, timed_runs):
     (tmp_path / "digits.toml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     environment = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": "100"}
@@ -57,8 +57,8 @@ def test_dry_run_says_that_data_would_be_downloaded(nysact, tmp_path, monkeypatc
     result = nysact("figure6", "--dry-run", "--column", "ResNet-32, CIFAR-10", "--row", "NysAct")
     assert result.exit_code == 0, result.output
     assert (
-        "No time is known of 4 kinds of runs, such as NysAct, ResNet-32, CIFAR-10, inv_interval 5, "
-        "seed 2: cifar10 is not here, and would be downloaded."
+        "The duration is unknown of 4 kinds of runs, such as NysAct, ResNet-32, CIFAR-10, "
+        "inv_interval 5, seed 2: cifar10 is not here, and would be downloaded."
     ) in result.output
     assert "12 of 12 runs are missing: one at a time." in result.output
     assert not (tmp_path / "cache").exists()
@@ -72,7 +72,7 @@ def test_a_run_of_another_process_is_not_called_failed(nysact, tmp_path):
         result = nysact("digits.toml", "--seeds", "1", "--yes", "--cpu")
     assert result.exit_code == 1, result.output
     assert "SGD, digits, seed 0: running elsewhere" in result.output
-    assert "Another process is at 1 of the runs" in result.output
+    assert "Skipped 1 runs in progress elsewhere" in result.output
     assert "ailed" not in result.output
     assert not (path / FAILURE).exists()
     assert "NysAct" in (tmp_path / "report" / "digits-test-accuracy.md").read_text()
@@ -105,13 +105,14 @@ def test_finished_runs_are_reported_at_once_and_the_others_planned(nysact, tmp_p
     for config in load("digits.toml").runs([0]):
         run(config, tmp_path / "runs", cpu=True)
     # Runs of other seeds or settings are none of this table's.
-    run(load("digits.toml").runs([5], ["epochs=1"])[0], tmp_path / "runs", cpu=True)
+    other = find_runs(load("digits.toml"), seeds=[5], overrides=["epochs=1"])[0]
+    run(other, tmp_path / "runs", cpu=True)
     assert "2 of 4 runs are missing" in nysact("digits.toml", "--dry-run").output
     result = nysact("digits.toml", "--seeds", "1")
     assert result.exit_code == 0, result.output
     assert "All 2 runs are finished" in result.output
     table = (tmp_path / "report" / "digits-test-accuracy.md").read_text()
-    assert "| optimizer | digits |" in table
+    assert "|optimizer|digits|" in table.replace(" ", "")
     assert "n=" not in table
     assert (tmp_path / "report" / "report.html").is_file()
 

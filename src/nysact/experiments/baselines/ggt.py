@@ -1,6 +1,5 @@
-"""GGT: full-matrix adaptive regularisation from a window of gradients."""
+"""GGT: the inverse root of the second moment of a window of gradients."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,49 +13,29 @@ class GGT(WindowOptimizer):
 
     From Agarwal, Bullins, Chen, Hazan, Singh, Zhang and Zhang, "Efficient full-matrix adaptive
     regularization" (ICML 2019), algorithm 1. The columns of G are the last ``window`` gradients,
-    each attenuated by a factor ``beta2`` a step.
-
-    With the singular values s and the right singular vectors V of G, both from the Gram matrix,
-    the newest gradient g = G e becomes ``G V diag(1 / (s + eps)) V^T e``.
-
-    Args:
-        params: Parameters or groups, as in ``torch.optim``; all share one window.
-        lr: Learning rate.
-        momentum: Momentum factor, of the preconditioned gradient.
-        weight_decay: Coefficient of the weight decay, added to the gradient.
-        window: Number of gradients.
-        beta2: Attenuation of past gradients, a step.
-        eps: Added to the singular values.
-
-    Raises:
-        ValueError: If ``eps`` is not positive.
+    each attenuated by a factor ``beta2`` a step. With the singular values s and the right singular
+    vectors V of G, both from the Gram matrix, the newest gradient g = G e becomes
+    ``G V diag(1 / (s + eps)) V^T e``.
     """
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Any,
         lr: float = 0.1,
         *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        momentum: float = 0.9,  # of the preconditioned gradient; released code: before it
+        weight_decay: float = 5e-4,
         window: int = 200,
         beta2: float = 1.0,
         eps: float = 1e-4,
     ) -> None:
         if eps <= 0:
             raise ValueError(f"eps={eps}: expected a positive number")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": 0.0,
-            "weight_decay": weight_decay,
-            "beta2": beta2,
-            "eps": eps,
-        }
-        super().__init__(params, defaults, window)
+        defaults = {"lr": lr, "momentum": momentum, "dampening": 0.0, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "window": window, "beta2": beta2, "eps": eps})
 
     def coefficients(self, gram: Tensor, row: int) -> Tensor:
-        """See :meth:`WindowOptimizer.coefficients`."""
+        """Combine the window by the eigendecomposition of its Gram matrix."""
         group = self.param_groups[0]
         places = torch.arange(len(gram), device=gram.device)
         weights = group["beta2"] ** ((row - places) % len(gram)).double()

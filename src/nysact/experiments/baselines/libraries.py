@@ -1,4 +1,4 @@
-"""AdaHessian of the package pytorch_optimizer, with the curvature estimate of its paper."""
+"""AdaHessian of the package pytorch_optimizer, with the curvature estimate of its authors."""
 
 from typing import Any
 
@@ -11,16 +11,11 @@ from nysact.experiments.baselines.sketchysgd import hessian_product
 
 
 class AdaHessian(pytorch_optimizer.AdaHessian):
-    """AdaHessian with spatial averaging and random signs from a stream of its own.
+    """AdaHessian with spatial averaging and random signs from its own stream.
 
     The package estimates the Hessian's diagonal from the global random stream and without the
     average over each convolution kernel that Yao et al. (AAAI 2021) take; both are done here, and
     the update is the package's.
-
-    Args:
-        params: Parameters or groups, as in ``torch.optim``.
-        seed: Seed of the random signs.
-        **settings: As in ``pytorch_optimizer.AdaHessian``.
     """
 
     needs = Needs.GRAPH
@@ -30,16 +25,7 @@ class AdaHessian(pytorch_optimizer.AdaHessian):
         self.seed = seed
 
     def step(self, closure: Any = None, hessian: list[Tensor] | None = None) -> Any:
-        """Do one step.
-
-        Args:
-            closure: Evaluates the model anew and returns the loss.
-            hessian: An estimate of the Hessian's diagonal, one tensor a parameter, to take in the
-                place of this class's own.
-
-        Returns:
-            The closure's loss, or ``None``.
-        """
+        """Do one step, with this class's estimate of the diagonal unless one is given."""
         loss = None if closure is None else closure()
         super().step(hessian=hessian or self._diagonal())
         return loss
@@ -60,7 +46,9 @@ class AdaHessian(pytorch_optimizer.AdaHessian):
 
 
 def spatial_average(diagonal: Tensor) -> Tensor:
-    """Average over the kernel of a convolution's weight; leave other shapes alone."""
-    if diagonal.dim() < 3:
-        return diagonal
-    return diagonal.mean(tuple(range(2, diagonal.dim())), keepdim=True).expand_as(diagonal)
+    """Average absolute values over the kernel of a convolution's weight."""
+    # The absolute value comes first, as in the authors' code: signs would cancel within a kernel.
+    size = diagonal.abs()
+    if size.dim() < 3:
+        return size
+    return size.mean(tuple(range(2, size.dim())), keepdim=True).expand_as(size)

@@ -1,6 +1,5 @@
 """M-FAC: the inverse of the empirical Fisher matrix of a window of gradients."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,47 +13,28 @@ class MFAC(WindowOptimizer):
 
     From Frantar, Kurtic and Alistarh, "M-FAC: Efficient matrix-free approximations of
     second-order information" (NeurIPS 2021), the dynamic algorithm: the columns of G are the last
-    m minibatch gradients, counted as zero before there are m.
-
-    By Woodbury's identity the newest gradient g = G e becomes
-    ``m G (m damping I + G^T G)^-1 e``. The paper unrolls the identity into a recursion over the
-    window; the same m x m system is solved here by Cholesky's factorisation.
-
-    Args:
-        params: Parameters or groups, as in ``torch.optim``; all share one window.
-        lr: Learning rate.
-        momentum: Decay of the running average of the preconditioned gradients.
-        weight_decay: Coefficient of the weight decay, added to the gradient.
-        window: Number m of gradients.
-        damping: Damping, a multiple of the identity.
-
-    Raises:
-        ValueError: If ``damping`` is not positive.
+    m = ``window`` minibatch gradients, counted as zero before there are m. By Woodbury's identity
+    the newest gradient g = G e becomes ``m G (m damping I + G^T G)^-1 e``. The paper unrolls the
+    identity into a recursion; the same m x m system is solved here by Cholesky's factorisation.
     """
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Any,
         lr: float = 1e-3,
         *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        momentum: float = 0.9,  # decay of the running average of the preconditioned gradients
+        weight_decay: float = 3e-3,
         window: int = 512,
         damping: float = 1e-3,
     ) -> None:
         if damping <= 0:
             raise ValueError(f"damping={damping}: expected a positive number")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": momentum,
-            "weight_decay": weight_decay,
-            "damping": damping,
-        }
-        super().__init__(params, defaults, window)
+        average = {"momentum": momentum, "dampening": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {"lr": lr, **average, "window": window, "damping": damping})
 
     def coefficients(self, gram: Tensor, row: int) -> Tensor:
-        """See :meth:`WindowOptimizer.coefficients`."""
+        """Combine the window by a Cholesky solve."""
         size = len(gram)
         identity = torch.eye(size, dtype=torch.float64, device=gram.device)
         system = gram.double() + size * self.param_groups[0]["damping"] * identity

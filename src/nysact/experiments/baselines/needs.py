@@ -8,35 +8,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-LossFunction = Callable[[Any, Tensor], Tensor]
+from nysact.experiments.losses import LossFunction
 
 
 class Needs(Enum):
-    """What an optimizer's ``step`` needs.
+    """What an optimizer's ``step`` needs."""
 
-    Attributes:
-        GRADIENT: Gradients in ``param.grad``.
-        GRAPH: Gradients in ``param.grad`` that can be differentiated once more, as by
-            ``backward(create_graph=True)``.
-        CLOSURE: A closure that evaluates the model on the batch, leaves gradients in
-            ``param.grad`` and returns the loss; it may be called several times.
-    """
-
-    GRADIENT = "gradient"
-    GRAPH = "graph"
-    CLOSURE = "closure"
+    GRADIENT = "gradient"  # in ``param.grad``
+    GRAPH = "graph"  # gradients with their graph, as by ``backward(create_graph=True)``
+    CLOSURE = "closure"  # evaluates the batch, and may be called several times
 
 
 def needs_of(optimizer: Optimizer) -> Needs:
-    """Tell what the next step of an optimizer needs.
-
-    Args:
-        optimizer: Any optimizer; its attribute ``needs``, where it has one, may change from step
-            to step.
-
-    Returns:
-        The attribute, or ``GRADIENT``.
-    """
+    """Read what the next step needs from the attribute ``needs``, which may change."""
     # accelerate's wrapper has the optimizer in an attribute.
     inner = getattr(optimizer, "optimizer", optimizer)
     needs = getattr(inner, "needs", Needs.GRADIENT)
@@ -88,15 +72,8 @@ def training_step(
 
 
 def keep_graph(loss: Tensor, optimizer: Optimizer) -> None:
-    """Set gradients that can be differentiated once more.
-
-    Does what ``loss.backward(create_graph=True)`` does, which warns of the reference cycle
-    between parameters and gradients that :func:`training_step` breaks.
-
-    Args:
-        loss: The loss.
-        optimizer: Whose parameters get gradients.
-    """
+    """Set gradients that can be differentiated once more."""
+    # backward(create_graph=True) warns of a reference cycle, which training_step breaks.
     params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     gradients = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
     for param, gradient in zip(params, gradients, strict=True):

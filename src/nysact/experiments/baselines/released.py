@@ -3,25 +3,27 @@
 It departs from the Nystrom approximation in four places:
 
 1. ``X L = Y`` is solved in the place of ``X L^T = Y``, so that ``X X^T`` isn't the approximation.
-2. Every update of the statistics draws a test matrix of its own. One running average is taken of
-   the sketches by all of them, never starts anew, and is read as if the last had made all of it.
+2. Every update of the statistics draws its own test matrix. One running average is taken of the
+   sketches by all of them, never starts again, and is read as if the last had made all of it.
 3. The core matrix is shifted by ``|lowest eigenvalue| + damping`` when the sketch is shifted by
-   ``damping`` alone, and that shift is taken off all eigenvalues.
-4. The inverse is a dense d x d matrix, out of a singular value decomposition with square factors.
+   ``damping`` alone, and that shift is subtracted from all eigenvalues.
+4. The inverse is a dense d x d matrix, from a singular value decomposition with square factors.
 
-Written anew from what the authors' code computes (Seung, Lee and Ko, "NysAct: A scalable
+Written from what the authors' code computes (Seung, Lee and Ko, "NysAct: A scalable
 preconditioned gradient descent using Nystrom approximation", IEEE BigData 2024).
 """
 
 import math
+from abc import abstractmethod
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.profiler import record_function
 
+from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of, trainable
 from nysact.experiments.baselines.rows import (
     MatrixLayer,
     from_matrix,
@@ -34,19 +36,138 @@ from nysact.experiments.baselines.rows import (
 SKETCHES = ("columns", "gaussian")
 
 
-def draw_probes(sketch: str, dim: int, rank: int, generator: torch.Generator) -> Tensor:
-    """Draw a test matrix.
+class ReleasedOptimizer(OwnOptimizer):
+    """SGD with momentum on gradients that a subclass preconditions layer by layer.
 
-    Args:
-        sketch: ``"columns"`` of the identity (NysAct-S) or ``"gaussian"``, from N(0, 1/d)
-            (NysAct-G).
-        dim: Side d of the covariance.
-        rank: Number of columns.
-        generator: A generator on the CPU.
-
-    Returns:
-        ``(dim, rank)``, float64.
+    Only what the released code can do: linear layers and convolutions without groups whose
+    padding is zeros; everything else gets plain SGD with momentum. Statistics are taken from
+    forwards with gradients every ``cov_interval`` steps, and ``inv_interval`` is a multiple of it.
     """
+
+    STATISTICS: Collection[str] = {"average"}  # what an inversion reads in a layer's state
+    DECAY_STARTS = 0  # statistics before the weight decay acts
+
+    def __init__(self, model: nn.Module, **settings: Any) -> None:
+        inv_interval, cov_interval = settings["inv_interval"], settings["cov_interval"]
+        if inv_interval % cov_interval:
+            raise ValueError(
+                f"inv_interval={inv_interval}: expected a multiple of cov_interval={cov_interval}"
+            )
+        super().__init__(trainable(model), settings)
+        self._layers = matrix_layers(model)
+        for index, module in enumerate(self._layers):
+            module.register_forward_hook(partial(self._observe, index))
+
+    @record_function("nysact.capture")
+    @torch.no_grad()
+    def _observe(
+        self, index: int, module: MatrixLayer, args: tuple[Tensor, ...], output: Tensor
+    ) -> None:
+        group = self.param_groups[0]
+        if output.requires_grad and group["step"] % group["cov_interval"] == 0:
+            self.observe(index, module, input_rows(module, args[0].detach()), output)
+
+    @abstractmethod
+    def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
+        """Take statistics of a layer, given its input rows (n, positions, d)."""
+
+    @abstractmethod
+    def invert(self, state: dict[str, Any]) -> None:
+        """Refresh what :meth:`direction` reads in the state of a layer that has statistics."""
+
+    def direction(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Precondition a layer's gradient (out, d)."""
+        product: Tensor = gradient @ state["inverse"]
+        return product
+
+    def update(self) -> None:
+        """Precondition the gradients, and take a momentum step."""
+        group = self.param_groups[0]
+        if group["step"] % group["inv_interval"] == 0:
+            self._invert()
+        decays = group["step"] >= self.DECAY_STARTS * group["cov_interval"]
+        weight_decay = group["weight_decay"] if decays else 0.0
+        for param, gradient in self._preconditioned().items():
+            buffer = buffer_of(self.state[param], param)
+            buffer.mul_(group["momentum"]).add_(gradient).add_(param, alpha=weight_decay)
+            param.add_(buffer, alpha=-group["lr"])
+
+    @record_function("nysact.refresh")
+    def _invert(self) -> None:
+        for state in (self.state[module.weight] for module in self._layers):
+            if all(name in state for name in self.STATISTICS):
+                self.invert(state)
+                state["inverted"] = True
+
+    @record_function("nysact.apply")
+    def _preconditioned(self) -> dict[Tensor, Tensor]:
+        """Give each parameter's gradient, preconditioned where its layer was inverted."""
+        gradients = {p: p.grad for _, p in self.with_gradient() if p.grad is not None}
+        for module in self._layers:
+            params, state = layer_params(module), self.state[module.weight]
+            if "inverted" in state and all(p in gradients for p in params):
+                matrix = self.direction(to_matrix(*(gradients[p] for p in params)), state)
+                gradients.update(zip(params, from_matrix(matrix, module), strict=True))
+        return gradients
+
+
+class ReleasedNysAct(ReleasedOptimizer):
+    """SGD with momentum on gradients multiplied by the released code's inverse.
+
+    A layer whose d is at most the rank has its covariance averaged and inverted exactly. ``seed``
+    is that of the test matrices; the global random stream is not touched.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        damping: float = 1.0,
+        stat_decay: float = 0.95,
+        cov_interval: int = 5,
+        inv_interval: int = 50,
+        rank: int = 10,
+        sketch: str = "columns",
+        seed: int = 0,
+    ) -> None:
+        if sketch not in SKETCHES:
+            raise ValueError(f"sketch={sketch!r}: expected one of {', '.join(SKETCHES)}")
+        defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        defaults |= {"damping": damping, "stat_decay": stat_decay, "rank": rank}
+        intervals = {"cov_interval": cov_interval, "inv_interval": inv_interval}
+        super().__init__(model, **defaults, **intervals, sketch=sketch, seed=seed)
+
+    def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
+        """Sketch a batch's covariance by a test matrix of its own, and average."""
+        group, state, rows = self.param_groups[0], self.state[module.weight], rows.flatten(0, 1)
+        dim = rows.shape[1]
+        sketched = rows
+        if dim > group["rank"]:
+            # Every step and layer has its own number, so that a resumed run draws the same.
+            number = group["seed"] + group["step"] * len(self._layers) + index
+            generator = torch.Generator().manual_seed(number)
+            state["probes"] = draw_probes(group["sketch"], dim, group["rank"], generator).to(rows)
+            sketched = rows @ state["probes"]
+        sketch = rows.T @ sketched / len(rows)
+        buffer_of(state, sketch, "average").lerp_(sketch, 1 - group["stat_decay"])
+
+    def invert(self, state: dict[str, Any]) -> None:
+        """Build the dense inverse."""
+        group = self.param_groups[0]
+        updates = group["step"] // group["cov_interval"] + 1
+        average = state["average"] / (1 - group["stat_decay"] ** updates)
+        if "probes" in state:
+            state["inverse"] = released_inverse(average, state["probes"], group["damping"])
+        else:
+            damped = average + group["damping"] * torch.eye(len(average)).to(average)
+            state["inverse"] = torch.linalg.inv(damped)
+
+
+def draw_probes(sketch: str, dim: int, rank: int, generator: torch.Generator) -> Tensor:
+    """Draw a test matrix (dim, rank): columns of the identity, or Gaussian from N(0, 1/dim)."""
     if sketch == "columns":
         chosen = torch.randperm(dim, generator=generator)[:rank]
         columns = torch.zeros(dim, rank, dtype=torch.float64)
@@ -56,16 +177,7 @@ def draw_probes(sketch: str, dim: int, rank: int, generator: torch.Generator) ->
 
 
 def released_inverse(average: Tensor, probes: Tensor, damping: float) -> Tensor:
-    """Build the dense inverse that gradients are multiplied with from the right.
-
-    Args:
-        average: The averaged sketch, bias-corrected, ``(d, r)``.
-        probes: The last test matrix, ``(d, r)``.
-        damping: Damping rho.
-
-    Returns:
-        ``(d, d)``.
-    """
+    """Build the dense inverse (d, d) from the bias-corrected average and the last probes (d, r)."""
     sketch = average + damping * probes
     # Not symmetric, since the average is of several test matrices; eigh reads one triangle.
     eigenvalues, vectors = torch.linalg.eigh(probes.T @ sketch)
@@ -78,137 +190,3 @@ def released_inverse(average: Tensor, probes: Tensor, damping: float) -> Tensor:
     rest = torch.eye(len(basis)).to(basis) - basis @ basis.T
     inverse: Tensor = (basis / (kept + damping)) @ basis.T + rest / damping
     return inverse
-
-
-class ReleasedNysAct(Optimizer):
-    """SGD with momentum on gradients multiplied by the released code's inverse.
-
-    Only what the released code can do: linear layers and convolutions without groups whose
-    padding is zeros; everything else gets plain SGD with momentum.
-
-    Args:
-        model: The model that is trained; its layers get forward hooks.
-        lr: Learning rate.
-        momentum: Momentum factor.
-        weight_decay: Coefficient of the weight decay, added to the preconditioned gradient.
-        damping: Damping rho.
-        rank: Columns of the sketch.
-        sketch: ``"columns"`` (NysAct-S) or ``"gaussian"`` (NysAct-G).
-        stat_decay: Decay of the running average.
-        cov_interval: Steps between statistics.
-        inv_interval: Steps between inverses, a multiple of ``cov_interval``.
-        seed: Seed of the test matrices; the global random stream is not touched.
-
-    Raises:
-        ValueError: If there is no such sketch, or the intervals don't fit.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        damping: float = 1.0,
-        rank: int = 10,
-        sketch: str = "columns",
-        stat_decay: float = 0.95,
-        cov_interval: int = 5,
-        inv_interval: int = 50,
-        seed: int = 0,
-    ) -> None:
-        if sketch not in SKETCHES:
-            raise ValueError(f"sketch={sketch!r}: expected one of {', '.join(SKETCHES)}")
-        if inv_interval % cov_interval:
-            raise ValueError(
-                f"inv_interval={inv_interval}: expected a multiple of cov_interval={cov_interval}"
-            )
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "damping": damping,
-            "rank": rank,
-            "sketch": sketch,
-            "stat_decay": stat_decay,
-            "cov_interval": cov_interval,
-            "inv_interval": inv_interval,
-            "seed": seed,
-            "step": 0,
-        }
-        super().__init__([p for p in model.parameters() if p.requires_grad], defaults)
-        self._layers = matrix_layers(model)
-        for index, module in enumerate(self._layers):
-            module.register_forward_hook(partial(self._observe, index))
-
-    @record_function("nysact.capture")
-    @torch.no_grad()
-    def _observe(
-        self, index: int, module: MatrixLayer, args: tuple[Tensor, ...], output: Tensor
-    ) -> None:
-        """Sketch a batch's covariance by a test matrix of its own, and average."""
-        group = self.param_groups[0]
-        if not output.requires_grad or group["step"] % group["cov_interval"]:
-            return
-        rows = input_rows(module, args[0].detach()).flatten(0, 1)
-        dim = rows.shape[1]
-        # Every step and layer has a number of its own, so that a resumed training draws the same.
-        number = group["seed"] + group["step"] * len(self._layers) + index
-        generator = torch.Generator().manual_seed(number)
-        probes = draw_probes(group["sketch"], dim, min(group["rank"], dim), generator).to(rows)
-        state = self.state[module.weight]
-        state["probes"] = probes
-        average = state.setdefault("average", torch.zeros_like(probes))
-        average.lerp_(rows.T @ (rows @ probes) / len(rows), 1 - group["stat_decay"])
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Do one step.
-
-        Args:
-            closure: Evaluates the model anew and returns the loss.
-
-        Returns:
-            The closure's loss, or ``None``.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        group = self.param_groups[0]
-        if group["step"] % group["inv_interval"] == 0:
-            self._invert()
-        gradients = self._preconditioned()
-        for param, gradient in gradients.items():
-            state = self.state[param]
-            buffer = state.setdefault("momentum_buffer", torch.zeros_like(param))
-            buffer.mul_(group["momentum"]).add_(gradient).add_(param, alpha=group["weight_decay"])
-            param.add_(buffer, alpha=-group["lr"])
-        group["step"] += 1
-        return loss
-
-    @record_function("nysact.refresh")
-    def _invert(self) -> None:
-        group = self.param_groups[0]
-        correction = 1 - group["stat_decay"] ** (group["step"] // group["cov_interval"] + 1)
-        for module in self._layers:
-            state = self.state[module.weight]
-            if "average" in state:
-                average = state["average"] / correction
-                state["inverse"] = released_inverse(average, state["probes"], group["damping"])
-
-    @record_function("nysact.apply")
-    def _preconditioned(self) -> dict[Tensor, Tensor]:
-        """Give each parameter's gradient, preconditioned where its layer has an inverse."""
-        params = self.param_groups[0]["params"]
-        gradients = {p: p.grad for p in params if p.grad is not None}
-        for module in self._layers:
-            weight, bias = module.weight, module.bias
-            inverse = self.state[weight].get("inverse")
-            if inverse is None or not all(p in gradients for p in layer_params(module)):
-                continue
-            matrix = to_matrix(gradients[weight], None if bias is None else gradients[bias])
-            parts = from_matrix(matrix @ inverse, module)
-            gradients.update(zip(layer_params(module), parts, strict=True))
-        return gradients

@@ -8,14 +8,7 @@ MatrixLayer = nn.Linear | nn.Conv2d
 
 
 def matrix_layers(model: nn.Module) -> list[MatrixLayer]:
-    """Find the layers that :func:`input_rows` can write out.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Its trainable linear layers, and its convolutions without groups that pad with zeros.
-    """
+    """Find the trainable linear layers, and convolutions without groups that pad with zeros."""
     return [
         module
         for module in model.modules()
@@ -26,7 +19,7 @@ def matrix_layers(model: nn.Module) -> list[MatrixLayer]:
 
 
 def has_plain_patches(module: nn.Conv2d) -> bool:
-    """Tell whether ``F.unfold`` gives a convolution's patches."""
+    """Whether ``F.unfold`` gives a convolution's patches."""
     zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return zeros and module.groups == 1
 
@@ -37,43 +30,25 @@ def layer_params(module: MatrixLayer) -> list[Tensor]:
 
 
 def input_rows(module: MatrixLayer, inputs: Tensor) -> Tensor:
-    """Write out what each output position reads.
-
-    Args:
-        module: The layer.
-        inputs: What it was called with.
-
-    Returns:
-        ``(samples, positions, d)``; with a bias each row ends in a constant 1.
-    """
+    """Write out what each output position reads, with a 1 for the bias: (n, positions, d)."""
     if isinstance(module, nn.Linear):
         rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
     else:
         assert not isinstance(module.padding, str)
-        patches = F.unfold(
-            inputs, module.kernel_size, module.dilation, module.padding, module.stride
-        )
-        rows = patches.transpose(1, 2)
+        size, padding = module.kernel_size, module.padding
+        rows = F.unfold(inputs, size, module.dilation, padding, module.stride).transpose(1, 2)
     return rows if module.bias is None else F.pad(rows, (0, 1), value=1.0)
 
 
 def output_rows(module: MatrixLayer, outputs: Tensor) -> Tensor:
-    """Lay out a layer's outputs, or their gradients.
-
-    Args:
-        module: The layer.
-        outputs: What it returned.
-
-    Returns:
-        ``(samples, positions, out)``.
-    """
+    """Lay out a layer's outputs, or their gradients, as (n, positions, out)."""
     if isinstance(module, nn.Conv2d):
         return outputs.flatten(2).transpose(1, 2)
     return outputs.reshape(len(outputs), -1, outputs.shape[-1])
 
 
-def to_matrix(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Lay out a weight-shaped and a bias-shaped tensor as one matrix ``(out, d)``."""
+def to_matrix(weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Lay out a weight-shaped and a bias-shaped tensor as one matrix (out, d)."""
     matrix = weight.flatten(1)
     return matrix if bias is None else torch.cat([matrix, bias.unsqueeze(1)], dim=1)
 

@@ -1,16 +1,16 @@
 """SketchySGD: a low-rank Nystrom approximation of the minibatch Hessian."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nysact.experiments.baselines.needs import Needs
+from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of
 
 
-class SketchySGD(Optimizer):
+class SketchySGD(OwnOptimizer):
     """SGD with momentum, preconditioned by ``(H + rho I)^-1`` with H of low rank.
 
     From Frangella, Rathore, Zhao and Udell, "SketchySGD: Reliable stochastic optimization via
@@ -19,30 +19,19 @@ class SketchySGD(Optimizer):
     for a randomised Nystrom approximation ``V diag(l) V^T``. Where the Hessian is indefinite, the
     sketch is shifted until it can be factorised, as in the authors' experiments with networks.
 
-    In those steps the gradients must carry their graph: :attr:`needs` tells when. The averaged
-    gradient is preconditioned, and the weight decay is added to the outcome.
-
-    Args:
-        params: Parameters or groups, as in ``torch.optim``; all share one approximation.
-        lr: Learning rate.
-        momentum: Momentum factor, of the gradient.
-        weight_decay: Coefficient of the weight decay.
-        rank: Rank of the approximation.
-        rho: Damping.
-        update_interval: Steps between approximations.
-        seed: Seed of the test matrices; the global random stream is not touched.
-
-    Raises:
-        ValueError: If ``rho`` is not positive, or ``rank`` or ``update_interval`` is less than 1.
+    In those steps the gradients must carry their graph: :attr:`needs` tells when. The momentum
+    buffer, divided by ``1 - momentum^t`` as in the authors' code, is preconditioned, and the weight
+    decay is added. All groups share one approximation. ``seed`` is that of the test matrices; the
+    global random stream is not touched.
     """
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Any,
         lr: float = 0.03,
         *,
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: float = 5e-4,
         rank: int = 10,
         rho: float = 1.0,
         update_interval: int = 50,
@@ -52,17 +41,9 @@ class SketchySGD(Optimizer):
             raise ValueError(
                 f"rho={rho}, rank={rank}, update_interval={update_interval}: expected positive"
             )
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "rank": rank,
-            "rho": rho,
-            "update_interval": update_interval,
-            "seed": seed,
-            "step": 0,
-        }
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rank": rank}
+        sketch = {"rho": rho, "update_interval": update_interval, "seed": seed}
+        super().__init__(params, {**defaults, **sketch})
 
     @property
     def needs(self) -> Needs:
@@ -70,35 +51,22 @@ class SketchySGD(Optimizer):
         group = self.param_groups[0]
         return Needs.GRADIENT if group["step"] % group["update_interval"] else Needs.GRAPH
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Do one step.
-
-        Args:
-            closure: Evaluates the model anew and returns the loss.
-
-        Returns:
-            The closure's loss, or ``None``.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
+        """Renew the approximation where it is due, and step."""
+        params = [param for _, param in self.with_gradient()]
         if self.needs is Needs.GRAPH:
-            self._approximate()
-        self._update()
-        for group in self.param_groups:
-            group["step"] += 1
-        return loss
+            self._approximate(params)
+        for group, param in self.with_gradient():
+            assert param.grad is not None
+            buffer = buffer_of(self.state[param], param)
+            buffer.mul_(group["momentum"]).add_(param.grad.detach())
+        coordinates = self._coordinates(params)
+        for group, param in self.with_gradient():
+            self._move(param, coordinates, group)
 
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-
-    # --- the approximation -------------------------------------------------------------------
-
-    def _approximate(self) -> None:
+    def _approximate(self, params: Sequence[Tensor]) -> None:
         """Sketch the Hessian and keep the eigenpairs of the Nystrom approximation."""
-        params, group = self._params(), self.param_groups[0]
+        group = self.param_groups[0]
         if not all(p.grad is not None and p.grad.requires_grad for p in params):
             raise RuntimeError(
                 f"step {group['step']} renews the curvature and needs gradients with their graph: "
@@ -115,52 +83,26 @@ class SketchySGD(Optimizer):
             self.state[param]["basis"] = rows.T.reshape(-1, *param.shape).to(param)
         self.state[params[0]]["eigenvalues"] = eigenvalues.to(params[0])
 
-    # --- the step ----------------------------------------------------------------------------
-
-    def _update(self) -> None:
-        params = self._params()
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    state = self.state[param]
-                    buffer = state.setdefault("momentum_buffer", torch.zeros_like(param))
-                    buffer.mul_(group["momentum"]).add_(param.grad.detach())
-        rho = self.param_groups[0]["rho"]
-        eigenvalues = self.state[params[0]]["eigenvalues"]
-        coordinates = (1 / (eigenvalues + rho) - 1 / rho) * self._coordinates(params)
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._move(param, coordinates, group)
-
     def _coordinates(self, params: Sequence[Tensor]) -> Tensor:
-        """Inner products of the averaged gradient with the basis."""
-        return sum(
-            (
-                self.state[p]["basis"].flatten(1) @ self.state[p]["momentum_buffer"].flatten()
-                for p in params
-            ),
-            start=torch.zeros_like(self.state[params[0]]["eigenvalues"]),
-        )
+        """Give the change of the averaged gradient along each vector of the basis."""
+        rho, eigenvalues = self.param_groups[0]["rho"], self.state[params[0]]["eigenvalues"]
+        products = torch.zeros_like(eigenvalues)
+        for state in (self.state[param] for param in params):
+            products += state["basis"].flatten(1) @ state["momentum_buffer"].flatten()
+        changes: Tensor = (1 / (eigenvalues + rho) - 1 / rho) * products
+        return changes
 
     def _move(self, param: Tensor, coordinates: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
         direction = state["momentum_buffer"] / group["rho"]
         direction += torch.tensordot(coordinates.to(param), state["basis"], dims=1)
+        direction /= 1 - group["momentum"] ** (group["step"] + 1)
         direction.add_(param, alpha=group["weight_decay"])
         param.add_(direction, alpha=-group["lr"])
 
 
 def hessian_product(params: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
-    """Multiply the Hessian by a vector.
-
-    Args:
-        params: Parameters whose gradients carry their graph.
-        vectors: One flat vector a parameter.
-
-    Returns:
-        The product, flat over all parameters, float64.
-    """
+    """Multiply the Hessian by flat vectors, one a parameter, whose gradients carry their graph."""
     products = torch.autograd.grad(
         [p.grad for p in params if p.grad is not None],
         params,
@@ -172,15 +114,7 @@ def hessian_product(params: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tens
 
 
 def nystrom(sketch: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenpairs of the randomised Nystrom approximation.
-
-    Args:
-        sketch: The symmetric matrix times the probes, ``(n, r)``.
-        probes: Orthonormal columns, ``(n, r)``.
-
-    Returns:
-        Eigenvalues ``(r,)``, at least 0, and orthonormal eigenvectors ``(n, r)``.
-    """
+    """Eigenpairs of the Nystrom approximation from sketch and orthonormal probes, both (n, r)."""
     shift = float(len(sketch) ** 0.5 * torch.finfo(torch.float32).eps * sketch.norm()) or 1.0
     core = probes.T @ sketch
     core = (core + core.T) / 2

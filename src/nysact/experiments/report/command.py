@@ -7,28 +7,24 @@ import typer
 from rich.console import Console
 
 from nysact.experiments.error_message import errors_shown
+from nysact.experiments.options import REPORT, RUNS, Output
 
-RUNS = Path("runs")
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders of runs.", show_default=str(RUNS), metavar="FOLDER..."),
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this recipe, or your own file.", show_default="all that were run"),
+]
+Goal = Annotated[
+    str | None,
+    typer.Option(help="Time to this quality: 72, or '90% of SGD'.", show_default="the recipe's"),
+]
 
 
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Folders of runs.", show_default="runs", metavar="FOLDER..."),
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only this recipe, or a file of one's own.", show_default="all that were run"
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure the time until this: 72, or '90% of SGD'.", show_default="the recipe's"
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
+    runs: Folders = None, recipe: Recipes = None, target: Goal = None, output: Output = REPORT
 ) -> None:
     """Make tables, figures and a page of stored runs."""
     # Imported here, so that --help does not wait for it.
@@ -40,15 +36,13 @@ def report(
 
     with errors_shown():
         goal = None if target is None else parse_target(target)
-        recipes = [load(name) for name in recipe or names()]
-        if not recipe:
-            recipes = [one for one in recipes if one.needs_runs]
+        chosen = [load(name) for name in recipe or names()]
+        recipes = chosen if recipe else [one for one in chosen if one.needs_runs]
         wants_runs = any(one.needs_runs for one in recipes)
         folders = (runs or [RUNS]) if wants_runs else []
-        found = [run for folder in folders for run in load_runs(folder)]
-        if recipe:
-            sources = {one.source for one in recipes}
-            found = [run for run in found if run.config["recipe"] in sources]
+        sources = {one.source for one in recipes}
+        stored = [run for folder in folders for run in load_runs(folder)]
+        found = [run for run in stored if not recipe or run.config["recipe"] in sources]
         if wants_runs and not found:
             raise ExperimentError(
                 f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nysact.experiments.assignments import dotted
 from nysact.experiments.baselines.registry import find
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError
@@ -16,41 +17,33 @@ from nysact.experiments.run.store import StoredRun
 
 Settings = Mapping[str, Any]
 # Labels of a run, and settings that change no result: the path of the data, and how it is read.
-IRRELEVANT = ("recipe", "row", "column", "seed", "data.folder", "data.workers")
+IRRELEVANT = ("recipe", "row", "column", "sweep", "seed", "data.folder", "data.workers")
 OF_OPTIMIZER = "optimizer."
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested values with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        found.update(flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value})
-    return found
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+def completed(config: Settings) -> dict[str, Any]:
     """Add the defaults of settings that an earlier version did not store, where it is valid."""
     with suppress(ExperimentError):
         return Config.checked(config).model_dump()
     return dict(config)
 
 
-def settings_of(config: Mapping[str, Any]) -> Settings:
-    """Flatten the settings on which a result depends, the optimizer's defaults included."""
-    optimizer = {**config["optimizer"], "options": options_of(config)}
-    settings = flat({**config, "optimizer": optimizer, "sweep": {}})
-    # Text has no name: its folder identifies it.
-    kept = ("data.folder",) if config["data"]["name"] == "text" else ()
-    return {k: v for k, v in settings.items() if k in kept or k not in IRRELEVANT}
-
-
-def options_of(config: Mapping[str, Any]) -> Settings:
+def options_of(config: Settings) -> Settings:
     """Give all options of a run's optimizer, with the defaults if it is still known."""
     optimizer = config["optimizer"]
     with suppress(ExperimentError):
         return {**find(optimizer["name"]).defaults, **optimizer["options"]}
     return dict(optimizer["options"])
+
+
+def settings_of(config: Settings) -> Settings:
+    """Flatten the settings on which a result depends, the optimizer's defaults included."""
+    settings = dotted(
+        {**config, "optimizer": {**config["optimizer"], "options": options_of(config)}}
+    )
+    # Text has no name: its folder identifies it.
+    kept = ("data.folder",) if config["data"]["name"] == "text" else ()
+    return {name: v for name, v in settings.items() if name in kept or name not in IRRELEVANT}
 
 
 def without_copies(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str]]:
@@ -60,17 +53,17 @@ def without_copies(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str
         labels = [run.config[name] for name in ("row", "column", "sweep", "seed")]
         key = json.dumps([labels, settings_of(run.config)], sort_keys=True)
         alike.setdefault(key, []).append(run)
-    kept, warnings = [], []
-    for copies in alike.values():
-        best = max(copies, key=lambda run: (run.result is not None, len(run.metrics)))
-        kept.append(best)
-        others = [str(run.path) for run in copies if not is_part(run, best)]
+    best = [max(same, key=lambda run: (run.result is not None, len(run.metrics)))
+            for same in alike.values()]  # fmt: skip
+    warnings = []
+    for run, same in zip(best, alike.values(), strict=True):
+        others = [str(copy.path) for copy in same if not is_part(copy, run)]
         if others:
             warnings.append(
-                f"{best.path} and {', '.join(others)} hold the same run with different results; "
+                f"{run.path} and {', '.join(others)} hold the same run with different results; "
                 "the first is shown: leave out the folder that is not meant."
             )
-    return kept, warnings
+    return best, warnings
 
 
 def is_part(run: StoredRun, whole: StoredRun) -> bool:
@@ -99,12 +92,10 @@ def recipe_settings(recipe: Recipe | None, run: StoredRun) -> Settings | None:
 
 def labelled_by_each_other(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Compare all runs of a column, and the optimizers of each row and sweep in it."""
-    if not runs:
-        return []
-    lines = [(run.config["column"], run.config["row"], str(run.config["sweep"])) for run in runs]
-    frame = pd.DataFrame(lines, columns=["column", "row", "sweep"])
+    labels = ["column", "row", "sweep"]
+    frame = pd.DataFrame([{k: str(r.config[k]) for k in labels} for r in runs], columns=labels)
     names: list[list[str]] = [[] for _ in runs]
-    for by, optimizer in ((["column"], False), (["column", "row", "sweep"], True)):
+    for by, optimizer in ((["column"], False), (labels, True)):
         for places in frame.groupby(by, sort=False).indices.values():
             swept = {name for i in places for name in runs[i].config["sweep"]}
             found = differing([settings_of(runs[i].config) for i in places])
@@ -126,8 +117,6 @@ def with_diff(run: StoredRun, names: Sequence[str]) -> StoredRun:
     settings, labels = settings_of(run.config), {}
     for label, optimizer in (("row", True), ("column", False)):
         mine = [name for name in names if name.startswith(OF_OPTIMIZER) == optimizer]
-        shown = [n.removeprefix("optimizer.options.") if optimizer else n for n in mine]
-        texts = [f"{n}={settings.get(name)}" for n, name in zip(shown, mine, strict=True)]
-        base = run.config[label]
-        labels[label] = f"{base} ({', '.join(texts)})" if texts else base
+        texts = [f"{n.removeprefix('optimizer.options.')}={settings.get(n)}" for n in mine]
+        labels[label] = run.config[label] + (f" ({', '.join(texts)})" if texts else "")
     return replace(run, config={**run.config, **labels})

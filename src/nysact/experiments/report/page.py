@@ -33,9 +33,9 @@ def to_html(sections: Sequence[Section], pictures: Mapping[str, Pictures]) -> st
 
 def summary(sections: Sequence[Section]) -> str:
     """Count the runs of all sections, each once: several may show the same."""
-    runs = {run.path: state for s in sections for run, state in
-            zip(s.results.stored, s.results.runs["state"], strict=True)}  # fmt: skip
-    states = list(runs.values())
+    runs = [section.results.runs for section in sections]
+    found = {run.stored.path: run.state for frame in runs for run in frame.itertuples()}
+    states = list(found.values())
     counts = [f"{states.count(state)} {state}" for state in ("failed", "unfinished")]
     others = [text for text in counts if not text.startswith("0 ")]
     finished = f"{states.count('finished')} of {len(states)} runs finished"

@@ -1,12 +1,14 @@
 """The settings, environments and failures of the runs in a report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nysact.experiments.baselines.registry import in_words as settings_in_words
-from nysact.experiments.report.config_diff import flat, options_of
-from nysact.experiments.report.results import Results, in_words
+from nysact.experiments.assignments import dotted
+from nysact.experiments.formatting import describe_settings
+from nysact.experiments.report.config_diff import options_of
+from nysact.experiments.report.results import Results
 from nysact.experiments.report.table import Table, text_table
+from nysact.experiments.report.tables import in_words
 from nysact.experiments.run.store import StoredRun
 
 # Settings that tables and figures show already, or that are shown for each optimizer.
@@ -19,15 +21,16 @@ FEW = 5
 
 def details(results: Results) -> list[Table]:
     """List the optimizers' settings, all other settings, and the environments."""
-    optimizers: dict[str, dict[str, None]] = {}
-    for run in results.stored:
-        optimizers.setdefault(run.config["row"], {})[optimizer_in_words(run.config)] = None
-    texts = {row: "; ".join(optimizers[row]) for row in results.rows}
-    training = varying(flat(run.config) for run in results.stored)
-    training = {k: v for k, v in training.items() if k.partition(".")[0] not in SHOWN}
-    places = varying(flat(run.environment) for run in results.stored)
+    runs = list(results.runs["stored"])
+    optimizers = varying({run.config["row"]: optimizer_in_words(run.config)} for run in runs)
+    training = varying(
+        {k: v for k, v in dotted(run.config).items() if k.partition(".")[0] not in SHOWN}
+        for run in runs
+    )
+    places = varying(dotted(run.environment) for run in runs)
+    ordered = {row: optimizers[row] for row in results.rows}
     return [
-        text_table("Optimizers", "optimizer", {"settings": texts}),
+        text_table("Optimizers", "optimizer", {"settings": ordered}),
         text_table("Training", "setting", {"values": training}),
         text_table("Environment", "", {"values": places}),
     ]
@@ -37,7 +40,7 @@ def optimizer_in_words(config: Mapping[str, Any]) -> str:
     """Write an optimizer's settings, without those that a sweep varies."""
     varied = {name.removeprefix("optimizer.options.") for name in config["sweep"]}
     options = {name: value for name, value in options_of(config).items() if name not in varied}
-    return f"{config['optimizer']['name']}: {settings_in_words(options)}"
+    return f"{config['optimizer']['name']}: {describe_settings(options)}"
 
 
 def varying(many: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -52,7 +55,7 @@ def varying(many: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def mixed_environments(results: Results) -> list[str]:
     """Say which runs were made elsewhere, if not all have the same device and version of torch."""
     places: dict[str, list[StoredRun]] = {}
-    for run in results.stored:
+    for run in results.runs["stored"]:
         for made in (run.environment, *run.environment.get("resumed", [])):
             version = made.get("packages", {}).get("torch")
             place = f"{made.get('device_name', 'an unknown device')} with torch {version}"
@@ -60,23 +63,18 @@ def mixed_environments(results: Results) -> list[str]:
     if len(places) < 2:
         return []
     usual = max(places, key=lambda place: len(places[place]))
-    others = [f"{few(map(run_title, places[at]))} on {at}" for at in places if at != usual]
+    titles = {place: list(dict.fromkeys(map(run_title, found))) for place, found in places.items()}
+    named = {at: "; ".join(t) if len(t) <= FEW else f"{len(t)} runs" for at, t in titles.items()}
+    others = [f"{text} on {place}" for place, text in named.items() if place != usual]
     return [f"Not all runs are of one environment: {'; '.join(others)}; the others on {usual}."]
-
-
-def few(titles: Iterable[str]) -> str:
-    """Name runs, or count them where they are many."""
-    names = list(dict.fromkeys(titles))
-    return "; ".join(names) if len(names) <= FEW else f"{len(names)} runs"
 
 
 def failures(results: Results) -> list[tuple[str, str]]:
     """List the failed runs, each with the last lines of its log."""
     failed = results.runs[results.runs["state"] == "failed"]
-    return [
-        (run_title(run), last_lines(reason))
-        for run, reason in zip(failed["stored"], failed["failure"], strict=True)
-    ]
+    logs = [[line for line in log.splitlines() if line.strip()] for log in failed["failure"]]
+    texts = ["\n".join(lines[-LAST_LINES:]) for lines in logs]
+    return list(zip(map(run_title, failed["stored"]), texts, strict=True))
 
 
 def unfinished(results: Results) -> list[str]:
@@ -89,9 +87,3 @@ def run_title(run: StoredRun) -> str:
     config = run.config
     parts = [config["row"], config["column"], in_words(config["sweep"]), f"seed {config['seed']}"]
     return ", ".join(part for part in parts if part)
-
-
-def last_lines(text: str, count: int = LAST_LINES) -> str:
-    """Keep the last lines that are not blank."""
-    lines: Sequence[str] = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-count:])

@@ -1,22 +1,24 @@
 """Stored runs as tidy frames, from which every table and figure is made."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from nysact.experiments.assignments import dotted
 from nysact.experiments.metrics import Metric
 from nysact.experiments.recipes import Recipe
-from nysact.experiments.report.config_diff import completed, flat, labelled, without_copies
-from nysact.experiments.run.clock import PEAK_MEMORY
+from nysact.experiments.report.config_diff import completed, labelled, without_copies
 from nysact.experiments.run.failure import failure_of
 from nysact.experiments.run.store import StoredRun
 
 # The measured costs of a run, in its ``timing.json``. The median step would miss the rare steps in
 # which a preconditioner is refreshed, hence the mean.
-COSTS = ("mean_step_seconds", PEAK_MEMORY, "optimizer_state_bytes", "training_seconds")
+COSTS = ("mean_step_seconds", "peak_memory", "optimizer_state_bytes", "training_seconds")
+COLUMNS = [*("row", "column", "setting", "sweep", "seed", "state", "failure", "progress", "device"),
+           *COSTS, "stored"]  # fmt: skip
 GROUP = ["row", "column", "setting"]
 PLACE = ("run", "step", "epoch", "seconds", "metric", "value")
 
@@ -42,11 +44,6 @@ class Results:
     def columns(self) -> list[str]:
         """What is trained, in the order in which it is shown."""
         return list(self.runs["column"].cat.categories)
-
-    @property
-    def stored(self) -> list[StoredRun]:
-        """The runs as they were stored."""
-        return list(self.runs["stored"])
 
     @property
     def plain(self) -> "Results":
@@ -78,12 +75,9 @@ class Results:
         counted = value.reindex(self.runs.index).where(self.runs["state"] == "finished")
         frame = self.runs.assign(value=counted, failed=self.runs["state"] == "failed")
         found = frame.groupby(GROUP, observed=True).agg(
-            mean=("value", "mean"),
-            std=("value", "std"),
-            n=("value", "count"),
-            failed=("failed", "sum"),
-            expected=("expected", "max"),
-        )
+            mean=("value", "mean"), std=("value", "std"), n=("value", "count"),
+            failed=("failed", "sum"), expected=("expected", "max"),
+        )  # fmt: skip
         return found.fillna({"std": 0.0}).reset_index()
 
     def single_sweeps(self) -> dict[tuple[str, str], list[str]]:
@@ -93,10 +87,14 @@ class Results:
             if len(run.sweep) == 1:
                 ((name, value),) = run.sweep.items()
                 found.setdefault((run.column, name), {})[run.setting] = value
-        return {
-            key: sorted(values, key=lambda setting: numbers_first(values[setting]))
-            for key, values in found.items()
-        }
+        orders = {key: pd.Series(values, dtype=object) for key, values in found.items()}
+        by_value = {"key": lambda values: values.map(numbers_first)}
+        return {key: list(values.sort_values(**by_value).index) for key, values in orders.items()}
+
+    @property
+    def sweeps(self) -> pd.Series:
+        """The sweep of each setting."""
+        return self.runs.drop_duplicates("setting").set_index("setting")["sweep"]
 
 
 def collect(
@@ -106,8 +104,7 @@ def collect(
     found = [replace(run, config=completed(run.config)) for run in runs]
     kept, warnings = without_copies(sorted(found, key=lambda run: str(run.path)))
     shown = labelled(kept, recipe)
-    names = ("row", "column", "setting", "sweep", "seed", "state", "failure", "progress", "device")
-    frame = pd.DataFrame(map(line, shown), columns=[*names, *COSTS, "stored"])
+    frame = pd.DataFrame(map(line, shown), columns=COLUMNS)
     for label in ("row", "column"):
         frame[label] = ordered(frame[label], getattr(recipe, f"{label}s", ()))
     usual = seeds or (len(recipe.seeds) if recipe else frame["seed"].nunique())
@@ -153,7 +150,7 @@ def value_lines(index: int, run: StoredRun) -> Iterator[dict[str, Any]]:
     for record in run.metrics:
         step, epoch = record["step"], record["epoch"]
         place = {"run": index, "step": step, "epoch": epoch, "seconds": seconds.get(step)}
-        for name, value in flat(record).items():
+        for name, value in dotted(record).items():
             if name not in PLACE:
                 yield {**place, "metric": name, "value": value}
 
@@ -162,19 +159,3 @@ def numbers_first(value: Any) -> tuple[bool, Any]:
     """Order numbers by size, and everything else after them by its text."""
     number = isinstance(value, int | float)
     return not number, value if number else str(value)
-
-
-def in_words(sweep: Mapping[str, Any]) -> str:
-    """Write the varied settings, such as ``damping 1, lr 0.1``."""
-    pairs = sorted(sweep.items())
-    return ", ".join(f"{last_name(name)} {value_text(value)}" for name, value in pairs)
-
-
-def last_name(name: str) -> str:
-    """Shorten a dotted name to its last part, in words."""
-    return name.removesuffix(".name").rpartition(".")[2].replace("_", " ")
-
-
-def value_text(value: Any) -> str:
-    """Write a setting's value short: ``0.1``, ``1``, ``True``."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

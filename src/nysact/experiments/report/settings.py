@@ -1,15 +1,15 @@
 """The settings of a recipe beside those of the paper: its tables 7 and 8."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from nysact.experiments.baselines.registry import number
+from nysact.experiments.assignments import dotted
+from nysact.experiments.formatting import number
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import check_names
-from nysact.experiments.report.config_diff import flat
-from nysact.experiments.report.results import last_name
 from nysact.experiments.report.table import Cell, Table
 
 NOTE = "In square brackets: the paper's value; cells that differ from it say so."
@@ -20,11 +20,12 @@ SYMBOLS = {
 }
 
 
-def settings_table(recipe: Recipe) -> Table:
+def settings_table(recipe: Recipe | None) -> Table:
     """Show settings of each optimizer (kind ``settings``) or of the training of each column."""
+    assert recipe is not None  # only recipes have this kind
     names, columns = recipe.report.names, recipe.columns
-    settings = {(row, column): flat_settings(recipe, row, column) for row in recipe.rows
-                for column in columns}  # fmt: skip
+    places = list(product(recipe.rows, columns))
+    settings = {at: dotted(recipe.config(*at, {}, 0).model_dump()) for at in places}
     known = dict.fromkeys(name for values in settings.values() for name in values)
     check_names(f"{recipe.name}: report.names: there is no setting", names, known)
     of_optimizers = recipe.report.kind == "settings"
@@ -44,20 +45,15 @@ def settings_table(recipe: Recipe) -> Table:
     return Table(recipe.title, frame, [NOTE, *values])
 
 
-def flat_settings(recipe: Recipe, row: str, column: str) -> Mapping[str, Any]:
-    """Flatten the configuration of a recipe's row and column."""
-    return flat(recipe.config(row, column, {}, 0).model_dump())
-
-
 def symbol(name: str) -> str:
     """Name a setting as the paper's table does, or by its own name."""
-    return SYMBOLS.get(name.rpartition(".")[2], last_name(name))
+    last = name.removesuffix(".name").rpartition(".")[2]
+    return SYMBOLS.get(last, last.replace("_", " "))
 
 
 def joined(values: Sequence[Any]) -> str:
     """Write the values of a setting, one for each column where they differ; a dash for none."""
-    tuples = [tuple(value) if isinstance(value, list) else value for value in values]
-    texts = ["–" if value is None else number(value) for value in tuples]
+    texts = ["–" if value is None else number(value) for value in values]
     return " / ".join(texts) if len(set(texts)) > 1 else texts[0]
 
 

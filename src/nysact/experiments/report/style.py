@@ -1,8 +1,8 @@
 """The look of figures: colours, dashes and markers, labels of settings, and the files written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from nysact.experiments.line_styles import LEGEND_COLUMNS, STYLES
 from nysact.experiments.metrics import Metric
 
+Look = dict[str, Any]  # color, linestyle and marker
 # These have the same style in every figure: the first styles, in this order, in which optimizers
 # that are often shown together differ in colour. Another name gets the next free style.
 KNOWN = (*("SGD", "AdamW", "NysAct", "FOOF", "Eva", "KFAC", "NysAct-S", "Adam", "NysAct-G"),)
@@ -36,37 +37,24 @@ WIDE = 5.0
 HANDLE, CHARACTER = 0.75, 0.085
 
 
-class Style(NamedTuple):
-    """How the curves of one row are drawn."""
-
-    color: str
-    dashes: str
-    marker: str
-
-
-def styles(rows: Sequence[str]) -> dict[str, Style]:
-    """Give each name a style of its own; past the number of styles they recur."""
+def styles(rows: Sequence[str]) -> dict[str, Look]:
+    """Give each name a style of its own, for ``plot``; past the number of styles they recur."""
     places = {row: KNOWN.index(row) for row in rows if row in KNOWN}
     free = [place for place in range(len(STYLES)) if place not in places.values()]
     others = [row for row in dict.fromkeys(rows) if row not in KNOWN]
     for index, row in enumerate(others):
         places[row] = free[index % len(free)] if free else index
-    return {row: Style(*STYLES[places[row] % len(STYLES)]) for row in rows}
-
-
-def panels(count: int, columns: int = 2) -> Figure:
-    """Make an empty figure with room for so many panels and a legend below."""
-    across = min(count, columns)
-    down = -(-count // columns)
-    size = (PANEL[0] * across, PANEL[1] * down + LEGEND)
-    return Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    names = ("color", "linestyle", "marker")
+    return {row: dict(zip(names, STYLES[places[row] % len(STYLES)], strict=True)) for row in rows}
 
 
 def panel_grid(count: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
-    """Make a figure of so many panels."""
-    figure = panels(count, columns)
+    """Make a figure of so many panels, with room for a legend below."""
     across = min(count, columns)
-    grid = figure.subplots(-(-count // across), across, squeeze=False)
+    down = -(-count // across)
+    size = (PANEL[0] * across, PANEL[1] * down + LEGEND)
+    figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    grid = figure.subplots(down, across, squeeze=False)
     for axes in grid.flat[count:]:
         axes.remove()
     for axes in grid.flat[:count]:
@@ -78,11 +66,6 @@ def label_of(name: str) -> str:
     """Name a setting for an axis: ``optimizer.options.lr`` is the learning rate."""
     last = name.rpartition(".")[2]
     return LABELS.get(last, last.replace("_", " "))
-
-
-def slug(text: str) -> str:
-    """Turn words into a part of a file's name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -109,11 +92,6 @@ def logarithmic(axes: Axes, metric: Metric) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def some_markers(points: Iterable[object]) -> int:
-    """Give the distance between the points of a curve that have a marker."""
-    return max(1, len(list(points)) // 8)
-
-
 def legend_below(figure: Figure, title: str = "") -> None:
     """Put one legend for all panels below them, each label once, where it covers no curve."""
     entries: dict[str, Artist] = {}
@@ -121,10 +99,6 @@ def legend_below(figure: Figure, title: str = "") -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     widest = HANDLE + CHARACTER * max(map(len, entries), default=0)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        title=title or None,
-        loc="outside lower center",
-        ncols=max(1, min(LEGEND_COLUMNS, int(figure.get_figwidth() / widest))),
-    )
+    across = max(1, min(LEGEND_COLUMNS, int(figure.get_figwidth() / widest)))
+    legend = {"title": title or None, "ncols": across}
+    figure.legend([*entries.values()], [*entries], loc="outside lower center", **legend)

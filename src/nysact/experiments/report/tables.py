@@ -1,19 +1,23 @@
 """Results as tables: a metric, costs relative to a reference, time to a target, sweeps."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
+from nysact.experiments.formatting import describe_settings, number, slug
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.results import Results, in_words, value_text
-from nysact.experiments.report.style import label_of, slug
+from nysact.experiments.report.results import Results
+from nysact.experiments.report.style import label_of
 from nysact.experiments.report.table import Cell, Table, result_cells
-from nysact.experiments.run.clock import PEAK_MEMORY
 from nysact.experiments.target import Target
 
 # Row to column to the number in the paper, as it is printed there.
 Paper = Mapping[str, Mapping[str, str]]
-Columns = dict[str, pd.Series]
+Frame = pd.DataFrame
+Columns = Mapping[str, pd.Series]
+Times = tuple[pd.Series, int, bool]  # values, digits, and whether they are ranked
 
 SPREAD = "Mean ± sample standard deviation over the seeds."
 RANKS = "Best bold, second best underlined; cells with missing seeds (n) are not ranked."
@@ -22,8 +26,8 @@ SIDE_BY_SIDE = (
     "Runs that trained side by side, as some of these may have, slow each other down: nysact bench "
     "measures time."
 )
-COST_NAMES = {"mean_step_seconds": "time", PEAK_MEMORY: "memory"}
-COST_NAMES["optimizer_state_bytes"] = "optimizer state"
+COSTS = {"mean_step_seconds": "time", "peak_memory": "memory"}
+COSTS |= {"optimizer_state_bytes": "optimizer state"}
 HOUR = 3600
 
 
@@ -31,13 +35,9 @@ def metric_table(results: Results, metric: Metric, paper: Paper, *, at: str = "f
     """Compare a metric: rows of optimizers, columns of what is trained."""
     plain = results.plain
     summary = plain.summary(plain.measured(metric, at))
+    cells = partial(result_cells, digits=metric.digits, higher=metric.higher)
     columns = {
-        column: result_cells(
-            lines_of(plain, summary, column),
-            metric.digits,
-            higher=metric.higher,
-            paper=printed(paper, column),
-        )
+        column: cells(lines_of(plain, summary, column), paper=printed(paper, column))
         for column in plain.columns
     }
     return assembled(f"{at.capitalize()} {metric.title}", plain, columns)
@@ -47,22 +47,19 @@ def ratio_table(results: Results, reference: str, paper: Paper) -> Table:
     """Compare time and memory relative to the reference with the same seed on the same device."""
     plain = results.plain
     reference = reference_row(plain, reference)
-    columns: Columns = {}
-    for part, (cost, name) in enumerate(COST_NAMES.items()):
-        summary = plain.summary(relative(plain.runs, cost, reference))
-        for column in plain.columns:
+    summaries = [plain.summary(relative(plain.runs, cost, reference)) for cost in COSTS]
+    columns = {}
+    for column in plain.columns:
+        for part, (name, summary) in enumerate(zip(COSTS.values(), summaries, strict=True)):
             lines = lines_of(plain, summary, column)
             # Peak memory is measured on GPUs only.
             if lines["n"].drop(reference, errors="ignore").any():
-                columns[f"{column}: {name}"] = ratio_cells(
-                    lines, reference, printed(paper, column, part)
-                )
-    order = [f"{column}: {name}" for column in plain.columns for name in COST_NAMES.values()]
+                cells = ratio_cells(lines, reference, printed(paper, column, part))
+                columns[f"{column}: {name}"] = cells
     note = (
         f"Relative to {reference} with the same seed on the same device: mean time of a training "
         "step, peak memory of the device, bytes of the optimizer's tensors."
     )
-    columns = {heading: columns[heading] for heading in order if heading in columns}
     notes = [note, *side_by_side(plain)]
     return assembled(f"Costs relative to {reference}", plain, columns, notes)
 
@@ -90,28 +87,17 @@ def reference_row(results: Results, reference: str) -> str:
 def target_table(results: Results, metric: Metric, target: Target, paper: Paper) -> Table:
     """Compare the epochs or steps and the training time until a target is reached."""
     plain = results.plain
-    columns: Columns = {}
+    columns = {}
     for column in plain.columns:
         value = target_value(plain, column, metric, target)
         if value is None:
             continue
         mine = plain.where(plain.runs["column"] == column)
-        reached = first_reached(mine, metric, value)
-        progress = mine.runs["progress"].iloc[0]
-        unit, seconds, digits = time_unit(mine)
-        parts = (
-            (f"{progress}s", reached[progress], int(progress == "epoch"), True),
-            # Times on different devices cannot be compared.
-            (unit, reached["seconds"] / seconds, digits, mine.runs["device"].nunique() == 1),
-        )
-        for part, (name, values, places, ranked) in enumerate(parts):
+        for part, (name, (values, digits, ranked)) in enumerate(times(mine, metric, value).items()):
             columns[f"{column} to {metric.text(value)}: {name}"] = result_cells(
-                lines_of(plain, mine.summary(values), column),
-                places,
-                higher=False,
-                paper=printed(paper, column, part),
-                ranked=ranked,
-            )
+                lines_of(plain, mine.summary(values), column), digits, higher=False,
+                paper=printed(paper, column, part), ranked=ranked,
+            )  # fmt: skip
     note = "Time of the training steps alone; n counts the seeds that reached the target."
     notes = [note, *side_by_side(plain)]
     return assembled(f"Until a {metric.label} is reached", plain, columns, notes)
@@ -138,10 +124,18 @@ def first_reached(results: Results, metric: Metric, target: float) -> pd.DataFra
     return good.drop_duplicates("run").set_index("run")[["step", "epoch", "seconds"]]
 
 
-def time_unit(results: Results) -> tuple[str, int, int]:
-    """Choose a unit, its seconds and its digits: hours where a run takes several."""
-    longest = results.values["seconds"].max()
-    return ("hours", HOUR, 2) if longest >= 2 * HOUR else ("seconds", 1, 1)
+def times(results: Results, metric: Metric, target: float) -> dict[str, Times]:
+    """Give progress and time of the runs of a column until a target, in hours if they take some."""
+    reached = first_reached(results, metric, target)
+    progress = str(results.runs["progress"].iloc[0])
+    long = results.values["seconds"].max() >= 2 * HOUR
+    seconds = (reached["seconds"] / HOUR, 2) if long else (reached["seconds"], 1)
+    # Times on different devices cannot be compared.
+    comparable = results.runs["device"].nunique() == 1
+    return {
+        f"{progress}s": (reached[progress], int(progress == "epoch"), True),
+        "hours" if long else "seconds": (*seconds, comparable),
+    }
 
 
 def varied_tables(results: Results, metric: Metric) -> dict[str, Table]:
@@ -152,9 +146,8 @@ def varied_tables(results: Results, metric: Metric) -> dict[str, Table]:
         mine = results.where(
             (results.runs["column"] == column) & results.runs["setting"].isin(settings)
         )
-        sweeps = mine.runs.drop_duplicates("setting").set_index("setting")["sweep"]
         columns = {
-            value_text(sweeps[setting][name]): result_cells(
+            number(mine.sweeps[setting][name]): result_cells(
                 lines_of(mine, summary, column, setting), metric.digits, higher=metric.higher
             )
             for setting in settings
@@ -174,17 +167,21 @@ def trial_table(results: Results, metric: Metric, limit: int) -> Table:
     ]
     summary["cell"] = pd.concat(cells)
     best = summary.sort_values("mean", ascending=not metric.higher, kind="stable").head(limit)
-    sweeps = trials.runs.drop_duplicates("setting").set_index("setting")["sweep"]
     frame = pd.DataFrame(
         {
             "column": best["column"].astype(str).map(Cell),
-            "setting": [Cell(in_words(sweeps[setting])) for setting in best["setting"]],
+            "setting": [Cell(in_words(trials.sweeps[one])) for one in best["setting"]],
             f"final {metric.title}": best["cell"],
         }
     )
     frame.index = pd.Index(best["row"].astype(str), name="optimizer")
     title = f"The best {len(best)} of {len(summary)} settings"
     return Table(title, frame, [SPREAD, RANKS])
+
+
+def in_words(sweep: Mapping[str, Any]) -> str:
+    """Write the varied settings, such as ``damping 1, lr 0.1``."""
+    return describe_settings(dict(sorted(sweep.items())))
 
 
 def lines_of(
@@ -208,11 +205,13 @@ def printed(paper: Paper, column: str, part: int | None = None) -> dict[str, str
 
 def side_by_side(results: Results) -> list[str]:
     """Say that times are no measurement, unless all runs are known to have trained alone."""
-    alone = all(run.environment.get("side_by_side") == 1 for run in results.stored)
+    alone = all(run.environment.get("side_by_side") == 1 for run in results.runs["stored"])
     return [] if alone else [SIDE_BY_SIDE]
 
 
-def assembled(title: str, results: Results, columns: Columns, notes: Sequence[str] = ()) -> Table:
+def assembled(
+    title: str, results: Results, columns: Mapping[str, pd.Series], notes: Sequence[str] = ()
+) -> Table:
     """Put columns of cells together, with the notes that they need."""
     frame = pd.DataFrame(columns, index=pd.Index(results.rows, name="optimizer"), dtype=object)
     has_paper = any(cell.paper for cell in frame.to_numpy().flat)

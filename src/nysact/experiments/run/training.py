@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
-from nysact.experiments.baselines.released import ReleasedNysAct
+from nysact.experiments.baselines.released import ReleasedOptimizer
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.data.loaders import Batch
 from nysact.experiments.errors import ExperimentError
@@ -102,7 +102,7 @@ class Training:
         title = find(self.config.optimizer.name).title
         several = self.accelerator.num_processes > 1
         # The released code's statistics are each process's own, so that its replicas drift apart.
-        if several and (alone or isinstance(optimizer, ReleasedNysAct)):
+        if several and (alone or isinstance(optimizer, ReleasedOptimizer)):
             raise ExperimentError(f"{title} cannot be trained by several processes: start one")
         if alone and self.config.precision == "fp16":
             raise ExperimentError(f"{title} cannot be trained in fp16: set precision=bf16 or fp32")

@@ -1,1 +1,1 @@
-"""Many runs: in parallel processes, on a SLURM cluster, or chosen by the results so far."""
+"""Many runs in parallel, on this machine or on a SLURM cluster, and searches over settings."""

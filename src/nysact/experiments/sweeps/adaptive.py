@@ -1,198 +1,161 @@
-"""A search whose trials depend on the results so far, through Optuna.
+"""A search by Optuna whose trials depend on the results so far.
 
-The study lies in a database, which several processes, on several machines too, can share. A process
-that searches holds a lock as long as it lives; a trial whose process holds none any more was
-interrupted, and the next process to look takes it up again: its runs go on from their checkpoints.
+The study is stored in a database that several processes and machines can share. A process that
+searches records a heartbeat for each of its trials. A trial without one is queued again, and its
+runs resume from their checkpoints.
 """
 
+import itertools
 import math
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+import typer
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from nysact.experiments.config import Config, Value
-from nysact.experiments.metrics import Metric
+from nysact.experiments.config import Config
+from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.formatting import duration
+from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.randomness import mixed
 from nysact.experiments.run.failure import succeeded
-from nysact.experiments.run.store import load_run
+from nysact.experiments.run.store import load_run, load_runs
+from nysact.experiments.sweeps.batch import (
+    BatchOptions,
+    check_consent,
+    conclude,
+    outcome_line,
+    report,
+)
+from nysact.experiments.sweeps.duration import estimate
 from nysact.experiments.sweeps.executor import Executor
-from nysact.experiments.sweeps.outcome import Outcome
-from nysact.experiments.sweeps.space import Choice, Space
+from nysact.experiments.sweeps.search import Spaces, Trial, optuna_quiet
+from nysact.experiments.sweeps.training_job import Outcome
 
-# What a trial's attributes call the process that runs it.
-OWNER = "owner"
-
-
-def distribution(space: Space) -> BaseDistribution:
-    """Say what a setting is varied over in Optuna's terms."""
-    if isinstance(space, Choice):
-        return CategoricalDistribution(space.values)
-    if space.whole:
-        return IntDistribution(round(space.low), round(space.high), log=space.log)
-    return FloatDistribution(space.low, space.high, log=space.log)
+HEARTBEAT_SECONDS = 20
 
 
 @dataclass
 class Pending:
-    """A trial whose runs are under way.
-
-    Args:
-        trial: The trial.
-        runs: How many of its runs have not ended.
-        values: What the metric was in those that have.
-        failed: Whether the process of one of them failed.
-    """
+    """A trial some of whose runs have not ended."""
 
     trial: optuna.Trial
     runs: int
-    values: list[float] = field(default_factory=list)
-    failed: bool = False
+    values: list[float | None] = field(default_factory=list)  # of runs that ended, None if failed
 
 
 class AdaptiveSearch:
-    """Asks a study for trials, and tells it what came of them.
-
-    Args:
-        name: The study's name.
-        storage: The database's address, ``None`` to keep the study in memory.
-        spaces: For each setting its values or range.
-        metric: What is judged; its last value, as the mean over the runs of a trial.
-        runs_of: Makes the runs of a trial, one for each seed.
-        trials: How many trials the study has in all.
-        locks: A folder that all processes of the study see.
-        seed: Seed of the draws.
-    """
+    """Asks a study for trials, trains their runs, and tells it the mean of the metric."""
 
     def __init__(
         self,
         name: str,
-        storage: str | None,
-        spaces: Mapping[str, Space],
+        database: str | None,  # its address; None keeps the study in memory
+        spaces: Spaces,
         metric: Metric,
-        runs_of: Callable[[dict[str, Value]], Sequence[Config]],
-        trials: int,
-        locks: Path,
+        runs_of: Callable[[Trial], Sequence[Config]],
+        trials: int,  # of the study in all
         seed: int = 0,
+        heartbeat_seconds: int = HEARTBEAT_SECONDS,
     ) -> None:
-        self.distributions = {key: distribution(space) for key, space in spaces.items()}
-        self.metric = metric
-        self.runs_of = runs_of
-        self.trials = trials
-        self.locks = locks
-        self.seed = seed
-        self.owner = uuid.uuid4().hex
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize" if metric.higher else "minimize",
-            load_if_exists=True,
-        )
-        # By the name of each run that is under way, the trials that wait for it: two may be alike.
+        self.spaces, self.metric, self.runs_of = dict(spaces), metric, runs_of
+        self.trials, self.seed = trials, seed
+        self.heartbeat_seconds, self.next_heartbeat = heartbeat_seconds, 0.0
+        with optuna_quiet():
+            self.storage = database and RDBStorage(
+                database,
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=3 * heartbeat_seconds,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=self.storage,
+                direction="maximize" if metric.higher else "minimize",
+                load_if_exists=True,
+            )
+        # By the id of each run under way, the trials that wait for it: two may be alike.
         self.pending: dict[str, list[Pending]] = {}
 
-    def run(self, executor: Executor, on_outcome: Callable[[Outcome], None]) -> None:
-        """Run trials until there are as many as wanted.
-
-        Args:
-            executor: Where they are run.
-            on_outcome: Called with what came of each run.
-        """
-        self.locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.locks / f"{self.owner}.lock"):
-            # Each start draws anew: with the seed alone it would draw what an earlier one drew.
-            starts = len(list(self.locks.glob("*.lock")))
-            draws = mixed(self.seed, starts) % 2**32
-            self.study.sampler = optuna.samplers.TPESampler(seed=draws)
-            self.take_up_interrupted()
-            for outcome in executor.execute(self.configs()):
+    def run(self, executor: Executor) -> Iterator[Outcome]:
+        """Run trials until there are as many as wanted, and yield how each run ended."""
+        # Each start draws new values: with the seed alone it would repeat those of the first.
+        seed = mixed(self.seed, len(self.study.get_trials(deepcopy=False))) % 2**32
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+        while self.remaining() > 0 or self.trial_returns():
+            for outcome in executor.execute(self.configs(), self.record_heartbeats):
                 self.tell(outcome)
-                on_outcome(outcome)
+                yield outcome
 
     def configs(self) -> Iterator[Config]:
-        """Ask for trials as there is room for their runs, until there are as many as wanted.
-
-        Yields:
-            The runs of the trials.
-        """
+        """Ask for trials as there is room for their runs."""
         while self.remaining() > 0:
-            trial = self.study.ask(self.distributions)
-            trial.set_user_attr(OWNER, self.owner)
+            with optuna_quiet():
+                trial = self.study.ask(self.spaces)
             runs = self.runs_of(trial.params)
             pending = Pending(trial, len(runs))
             for run in runs:
                 waiting = self.pending.setdefault(run.run_id(), [])
                 waiting.append(pending)
+                self.next_heartbeat = 0.0
+                self.record_heartbeats()
                 if len(waiting) == 1:
                     yield run
 
-    def take_up_interrupted(self) -> None:
-        """Queue the trials again whose processes are gone."""
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if self.is_alive(trial.user_attrs.get(OWNER, "")):
-                continue
-            self.study.enqueue_trial(trial.params)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            self.forget(trial)
-
-    def is_alive(self, owner: str) -> bool:
-        """Tell whether a process still holds its lock."""
-        path = self.locks / f"{owner}.lock"
-        if not path.is_file():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                return owner == self.owner
-        except Timeout:
-            return True
-
-    def forget(self, trial: FrozenTrial) -> None:
-        """Do not count a trial that was interrupted."""
-        numbers = set(self.study.user_attrs.get("interrupted", []))
-        self.study.set_user_attr("interrupted", sorted(numbers | {trial.number}))
-
     def remaining(self) -> int:
-        """Count the trials that are still to be asked for; those that wait are."""
-        interrupted = set(self.study.user_attrs.get("interrupted", []))
-        asked = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.number not in interrupted and trial.state != TrialState.WAITING
-        ]
+        """Count the trials still to be asked for; those of killed processes are queued again."""
+        with optuna_quiet():
+            optuna.storages.fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        retried = {
+            number for trial in trials for number in trial.system_attrs.get("retry_history", [])
+        }
+        asked = [t for t in trials if t.state != TrialState.WAITING and t.number not in retried]
         return self.trials - len(asked)
 
+    def trial_returns(self) -> bool:
+        """Wait while others run trials, until one is queued again or all are surely alive."""
+        deadline = time.monotonic() + 4 * self.heartbeat_seconds
+        while self.trials_in(TrialState.RUNNING) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            if self.remaining() > 0:
+                return True
+        return False
+
+    def trials_in(self, state: TrialState) -> list[FrozenTrial]:
+        """The trials of all processes in a state."""
+        return self.study.get_trials(deepcopy=False, states=[state])
+
+    def record_heartbeats(self) -> None:
+        """Tell other processes now and then that this one is alive."""
+        if self.storage and time.monotonic() >= self.next_heartbeat:
+            self.next_heartbeat = time.monotonic() + self.heartbeat_seconds
+            for pending in itertools.chain(*self.pending.values()):
+                self.storage.record_heartbeat(pending.trial._trial_id)
+
     def tell(self, outcome: Outcome) -> None:
-        """Take note of a run that has ended, and tell the trials of which it was the last.
+        """Note a run that ended, and tell the trials of which it was the last.
 
-        A trial of which a run diverged is told as the worst there can be; one of which the
-        process of a run failed, or which another process is at, is told as failed.
-
-        Args:
-            outcome: What came of the run.
+        A diverged run makes a trial the worst possible, a crashed or skipped run makes it fail.
         """
+        lost = outcome.failure is not None or outcome.elsewhere
+        value = None if lost else self.value_of(outcome.path)
         for pending in self.pending.pop(outcome.config.run_id()):
-            pending.runs -= 1
-            if outcome.failure is None and not outcome.elsewhere:
-                pending.values.append(self.value_of(outcome.path))
-            else:
-                pending.failed = True
-            if pending.runs == 0 and pending.failed:
-                self.study.tell(pending.trial, state=TrialState.FAIL)
-            elif pending.runs == 0:
-                self.study.tell(pending.trial, fmean(pending.values))
+            pending.values.append(value)
+            if len(pending.values) == pending.runs:
+                values = [value for value in pending.values if value is not None]
+                complete = len(values) == pending.runs
+                self.study.tell(
+                    pending.trial,
+                    fmean(values) if complete else None,
+                    state=TrialState.COMPLETE if complete else TrialState.FAIL,
+                    skip_if_finished=True,  # if another process gave this one up for dead
+                )
 
     def value_of(self, path: Path) -> float:
         """Read the metric of a finished run."""
@@ -201,7 +164,54 @@ class AdaptiveSearch:
         worst = -math.inf if self.metric.higher else math.inf
         return worst if value is None else value
 
-    def best(self) -> tuple[float, dict[str, Any]] | None:
-        """Give the best value so far and its settings, ``None`` before the first."""
-        done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        return (self.study.best_value, self.study.best_params) if done else None
+
+def checked_metric(asked: str | None, usual: str, configs: Sequence[Config]) -> Metric:
+    """Find the metric, and make sure that the runs of a trial have one value of it."""
+    if asked is not None and asked not in METRICS:
+        raise ExperimentError(f"--metric {unknown(asked, METRICS)}")
+    name = asked or usual
+    held_out = all(getattr(config.data, "validation_size", 0) for config in configs)
+    if name.startswith("validation_") and not held_out:
+        remedy = "add --set data.validation_size=N, such as 1000"
+        raise ExperimentError(f"{name}: no training samples are held out; {remedy}")
+    places = sorted({(config.row, config.column) for config in configs})
+    if len(places) > 1:
+        listed = "; ".join(f"--row '{row}' --column '{column}'" for row, column in places)
+        raise ExperimentError(
+            f"an adaptive search judges one row and one column: choose one of {listed}"
+        )
+    return metric_of(name)
+
+
+def database(folder: Path, *, make: bool) -> str | None:
+    """The address of a search's own database, ``None`` if it does not exist and must not."""
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / "study.db"
+    return f"sqlite:///{path}" if make or path.is_file() else None
+
+
+def search_and_report(
+    search: AdaptiveSearch, sample: Sequence[Config], executor: Executor, options: BatchOptions
+) -> None:
+    """Run the trials that are left, and report on all; ``sample`` has the runs of one."""
+    left = max(0, search.remaining())
+    missing = sample if left else []
+    each = sum(estimate(missing, executor, download=not options.dry_run).values())
+    about = f"about {duration(left * each / executor.jobs)}, " if each else ""
+    typer.echo(f"{left} of {search.trials} trials are left: {about}{executor.jobs} runs at a time.")
+    if options.dry_run:
+        return
+    check_consent(left, options)
+    outcomes = []
+    for outcome in search.run(executor):
+        typer.echo(outcome_line(outcome))
+        outcomes.append(outcome)
+    report(load_runs(executor.root / sample[0].recipe), [], options)
+    if search.trials_in(TrialState.COMPLETE):
+        best = search.study.best_trial
+        values = ", ".join(f"{name}={value}" for name, value in best.params.items())
+        typer.echo(
+            f"Best: {search.metric.label} {search.metric.text(best.values[0])} with {values}"
+        )
+    conclude(outcomes)

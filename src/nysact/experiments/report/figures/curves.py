@@ -9,14 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nysact.experiments.metrics import Metric
 from nysact.experiments.report.results import Results
-from nysact.experiments.report.style import (
-    Style,
-    legend_below,
-    logarithmic,
-    panel_grid,
-    some_markers,
-    styles,
-)
+from nysact.experiments.report.style import Look, legend_below, logarithmic, panel_grid, styles
 
 # From so many epochs on, an axis has ticks at whole epochs only.
 WHOLE = 3
@@ -66,14 +59,11 @@ def progress(results: Results, column: str) -> str:
     return str(results.runs["progress"][results.runs["column"] == column].iloc[0])
 
 
-def draw(axes: Axes, label: str, points: pd.DataFrame, style: Style) -> None:
+def draw(axes: Axes, label: str, points: pd.DataFrame, look: Look) -> None:
     """Draw a mean in a band of extremes: a deviation could reach below 0, where a log axis ends."""
     x, mean, low, high = (points[name].to_numpy() for name in ("x", "mean", "low", "high"))
-    axes.plot(
-        x, mean, style.dashes, color=style.color, marker=style.marker, markersize=4,
-        markevery=some_markers(x), linewidth=1.3, label=label,
-    )  # fmt: skip
-    axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0)
+    axes.plot(x, mean, **look, markersize=4, markevery=0.12, linewidth=1.3, label=label)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def finish(axes: Axes, column: str, metric: Metric, by: str) -> None:

@@ -4,8 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nysact.experiments.formatting import number
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.results import Results, numbers_first, value_text
+from nysact.experiments.report.results import Results, numbers_first
 from nysact.experiments.report.style import label_of, legend_below, logarithmic, panel_grid, styles
 
 # From this ratio of the largest to the smallest value on, an axis is logarithmic.
@@ -17,9 +18,8 @@ FILLED, SIDE = 0.5, 12
 def trials_of(results: Results, metric: Metric) -> pd.DataFrame:
     """Give mean, row, column and sweep of each trial that has a result or failed."""
     summary = results.summary(results.measured(metric))
-    sweeps = results.runs.drop_duplicates("setting").set_index("setting")["sweep"]
     trials = summary[(summary["setting"] != "") & (summary["n"] + summary["failed"] > 0)]
-    return trials.join(sweeps, on="setting")
+    return trials.join(results.sweeps, on="setting")
 
 
 def search_figure(results: Results, metric: Metric) -> Figure | None:
@@ -36,8 +36,8 @@ def search_figure(results: Results, metric: Metric) -> Figure | None:
         mine = mine.dropna(subset="x").sort_values("x", key=lambda xs: xs.map(numbers_first))
         for label, points in mine.groupby("label"):
             xs = [x if isinstance(x, int | float) else str(x) for x in points["x"]]
-            style = look[str(label)]
-            axes.plot(xs, points["mean"], style.marker, color=style.color, label=label, alpha=0.8)
+            style = {**look[str(label)], "linestyle": ""}
+            axes.plot(xs, points["mean"], **style, label=label, alpha=0.8)
         finish(axes, name, metric, list(mine["x"]))
     legend_below(figure, "one point a trial, mean over its seeds")
     return figure
@@ -101,8 +101,8 @@ def draw_grid(axes: Axes, grid: pd.DataFrame, metric: Metric) -> None:
             text = "×" if pd.isna(value) else f"{value:.{metric.digits}f}"
             color = "black" if bright or pd.isna(value) else "white"
             axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(grid.shape[1]), list(map(value_text, grid.columns)))
-    axes.set_yticks(range(grid.shape[0]), list(map(value_text, grid.index)))
+    axes.set_xticks(range(grid.shape[1]), list(map(number, grid.columns)))
+    axes.set_yticks(range(grid.shape[0]), list(map(number, grid.index)))
     axes.set(xlabel=label_of(str(grid.columns.name)), ylabel=label_of(str(grid.index.name)))
     axes.grid(visible=False)
     axes.figure.colorbar(image, ax=axes, label=f"final {metric.title}")

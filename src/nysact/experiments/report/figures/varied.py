@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nysact.experiments.formatting import number
 from nysact.experiments.metrics import Metric
-from nysact.experiments.report.results import Results, value_text
-from nysact.experiments.report.style import Style, label_of, legend_below, panel_grid, styles
+from nysact.experiments.report.results import Results
+from nysact.experiments.report.style import Look, label_of, legend_below, panel_grid, styles
 
 # Width over which the rows are spread around a value, so that error bars do not cover each other.
 SPREAD = 0.3
@@ -45,11 +46,10 @@ def varied_figure(results: Results, measures: list[Measure]) -> Figure | None:
         return None
     figure, grid = panel_grid(len(places))
     look = styles(results.rows)
-    texts = results.runs.drop_duplicates("setting").set_index("setting")["sweep"]
     for (column, name, title, settings), axes in zip(places, grid, strict=True):
         here = summaries[title][summaries[title]["column"] == column]
         draw_panel(axes, here, settings, look)
-        axes.set_xticks(range(len(settings)), [value_text(texts[s][name]) for s in settings])
+        axes.set_xticks(range(len(settings)), [number(results.sweeps[s][name]) for s in settings])
         axes.set(
             title=column, xlabel=label_of(name), ylabel=title, xlim=(-0.5, len(settings) - 0.5)
         )
@@ -58,7 +58,7 @@ def varied_figure(results: Results, measures: list[Measure]) -> Figure | None:
 
 
 def draw_panel(
-    axes: Axes, summary: pd.DataFrame, settings: list[str], look: dict[str, Style]
+    axes: Axes, summary: pd.DataFrame, settings: list[str], look: dict[str, Look]
 ) -> None:
     """Draw a line for each row that varies, and a level for each row that does not."""
     varied = summary[summary["setting"].isin(settings)]
@@ -69,25 +69,21 @@ def draw_panel(
         draw_row(axes, row, mine.assign(x=[i + offset for i in range(len(settings))]), look[row])
     levels = summary[(summary["setting"] == "") & (summary["n"] > 0) & ~summary["row"].isin(rows)]
     for level in levels.itertuples():
-        draw_level(axes, str(level.row), float(level.mean), float(level.std), look[str(level.row)])
+        style, band = look[str(level.row)], (level.mean - level.std, level.mean + level.std)
+        axes.axhline(level.mean, **{**style, "marker": ""}, linewidth=1.3, label=level.row)
+        axes.axhspan(*band, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def draw_row(axes: Axes, row: str, lines: pd.DataFrame, style: Style) -> None:
+def draw_row(axes: Axes, row: str, lines: pd.DataFrame, look: Look) -> None:
     """Draw the values of a row, with a cross at the bottom where every run failed."""
     found = lines[lines["n"] > 0]
     axes.errorbar(
-        found["x"], found["mean"], found["std"], linestyle=style.dashes, color=style.color,
-        marker=style.marker, markersize=5, linewidth=1.3, capsize=3, label=row,
+        found["x"], found["mean"], found["std"],
+        **look, markersize=5, linewidth=1.3, capsize=3, label=row,
     )  # fmt: skip
     failed = lines["x"][(lines["n"] == 0) & (lines["failed"] > 0)]
     if len(failed):
         axes.plot(
-            failed, [0.03] * len(failed), "x", color=style.color, markersize=9,
+            failed, [0.03] * len(failed), "x", color=look["color"], markersize=9,
             markeredgewidth=2, transform=axes.get_xaxis_transform(),
         )  # fmt: skip
-
-
-def draw_level(axes: Axes, row: str, mean: float, std: float, style: Style) -> None:
-    """Draw the mean of a reference as a line, in a band of one standard deviation."""
-    axes.axhline(mean, linestyle=style.dashes, color=style.color, linewidth=1.3, label=row)
-    axes.axhspan(mean - std, mean + std, color=style.color, alpha=0.12, linewidth=0)

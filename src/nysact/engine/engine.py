@@ -1,0 +1,295 @@
+"""The steps of an optimizer before its update: capture, reduce, refresh, apply."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.profiler import record_function
+
+from nysact.curvature import Curvature
+from nysact.distributed import Processes, join_blocks, local
+from nysact.engine.capture import Capture
+from nysact.engine.discovery import Discovery
+from nysact.engine.layer import Layer
+from nysact.engine.layer_group import LayerGroup, group_key, structure_of
+from nysact.engine.sharing import compute_and_exchange, pays
+from nysact.engine.statistics import without_autocast
+
+States = Mapping[Tensor, Mapping[str, Tensor]]
+Due = Mapping[LayerGroup, list[bool]]
+Gradients = dict[Tensor, Tensor]
+
+
+class Engine:
+    """Captures the inputs of a model's layers and preconditions their gradients.
+
+    Attributes:
+        layers: Module name to layer.
+        processes: The processes that share each batch.
+        capture: The hooks on the model.
+    """
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        curvature: Callable[[dict[str, Any]], Curvature],
+        processes: Processes,
+        *,
+        share_refresh: bool | None = None,
+    ) -> None:
+        self.layers = discovery.layers
+        self.processes = processes
+        self.capture = Capture(discovery.modules)
+        self._curvature = curvature
+        self._share_refresh = share_refresh
+        self._agreed = False
+        self._bypassed: set[Layer] = set()
+        self._joined: dict[Layer, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {}
+        # Each layer once, however many modules share it.
+        self.distinct = list(dict.fromkeys(self.layers.values()))
+        self._group_of: dict[Layer, LayerGroup] = {}
+        self._groups = self._build({})
+        self.begin_step()
+
+    # --- a step ------------------------------------------------------------------------------
+
+    def step(self, update: Callable[[Gradients], None]) -> None:
+        """Capture, reduce, refresh, apply, update."""
+        self.processes.check_alone()
+        self._follow_model()
+        with without_autocast(self._groups[0].device.type):
+            with record_function("nysact.capture"):
+                due = self._commit()
+            with record_function("nysact.reduce"):
+                self._reduce(due)
+            with record_function("nysact.refresh"):
+                self._refresh(due)
+            with record_function("nysact.apply"):
+                gradients = self._apply()
+        with record_function("nysact.update"):
+            update(gradients)
+
+    def begin_step(self) -> None:
+        """Get ready for the forwards that lead to the next step."""
+        self.capture.begin_step(self._groups)
+
+    def _commit(self) -> Due:
+        """Add the step's statistics to the running ones; return what is to be refreshed."""
+        together, due = bool(self.processes), {}
+        if together:
+            self._agree()
+        for group in self._groups:
+            # Which steps reduce depends on their number alone: it is the same on all ranks.
+            if not (group.takes_statistics if together else group.batch.capturing):
+                continue
+            capturing = group.batch.capturing
+            if capturing:
+                group.adopt_handed_out()
+            flags = group.due()
+            # By then the report has long arrived, and all ranks read it at the same step.
+            group.failures.report(wait=together and any(flags))
+            group.commit() if capturing else group.running.decay()
+            if any(flags):
+                due[group] = flags
+        self._warn_of_bypassed()
+        return due
+
+    def _reduce(self, due: Iterable[LayerGroup]) -> None:
+        """Sum the statistics of all ranks."""
+        groups = list(due)
+        if not (self.processes and groups):
+            return
+        rank, ranks = self.processes.index, self.processes.count
+        terms = [
+            term
+            for group in groups
+            for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
+        ]
+        self.processes.start_sum(terms).wait()
+        for group in groups:
+            group.running.accept_reduction()
+
+    def _refresh(self, due: Due) -> None:
+        """Compute new factors, here or divided between the ranks."""
+        groups = list(due)
+        shared = self._share_refresh
+        if shared is None:
+            shared = bool(groups) and pays(groups, self.processes)
+        if not (shared and self.processes and groups):
+            for group, flags in due.items():
+                group.refresh(flags)
+            return
+        for group, computed in zip(
+            groups, compute_and_exchange(groups, self.processes), strict=True
+        ):
+            group.refresh(due[group], computed)
+
+    def _apply(self) -> Gradients:
+        """Precondition all gradients: parameter to new gradient."""
+        gradients: Gradients = {}
+        for group in self._groups:
+            gradients.update(group.precondition())
+        return gradients
+
+    def _follow_model(self) -> None:
+        """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
+        changed = any(group.structure != structure_of(group.options) for group in self._groups)
+        if not changed and all(self._group_of[layer].fits(layer) for layer in self.distinct):
+            return
+        for group in self._groups:
+            group.failures.report(wait=bool(self.processes))
+        known = {
+            layer: self._group_of[layer].snapshot(layer)
+            for layer in self.distinct
+            if structure_of(layer.group)[:3] == self._group_of[layer].structure[:3]
+        }
+        self._groups = self._build(known)
+        self.begin_step()
+
+    # --- several processes -------------------------------------------------------------------
+
+    def _agree(self) -> None:
+        """Before the first sum, check that all ranks are about to do the same."""
+        if not self._agreed:
+            for device in {group.device for group in self._groups}:
+                self.processes.check_device(device)
+            description = "\n".join(group.description for group in self._groups)
+            self.processes.check_agreement(description, self._groups[0].device)
+            self._agreed = True
+
+    def consolidate(self) -> None:
+        """Reduce what the ranks captured since the last reduction, without new factors."""
+        if self.processes:
+            self._agree()
+            self._reduce(self._groups)
+
+    @property
+    def unreduced(self) -> bool:
+        """Whether this rank has statistics that were not reduced yet."""
+        return any(group.running.unreduced for group in self._groups)
+
+    # --- calls that count, and that don't ----------------------------------------------------
+
+    def discard(self) -> None:
+        """Drop the statistics of the gradients that are about to be reset."""
+        for group in self._groups:
+            if group.batch.is_open:
+                for layer in group.layers:
+                    layer.pending.discard()
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop or resume capturing."""
+        self.capture.pause(self._groups, paused=paused)
+
+    def remove_hooks(self) -> None:
+        """Remove all hooks; the factors stay as they are."""
+        self.capture.remove()
+        self.begin_step()
+
+    @property
+    def bypassed(self) -> set[Layer]:
+        """Layers that got a gradient though no call of their modules was ever captured."""
+        return {layer for layer in self._bypassed if not layer.pending.was_called}
+
+    def _warn_of_bypassed(self) -> None:
+        """Warn, once each, of layers whose weight is used without a call of their module."""
+        if self.capture.was_paused:
+            return
+        found = {
+            layer
+            for group in self._groups
+            if group.batch.capturing
+            for layer in group.layers
+            if layer.pending.has_gradient and not layer.pending.was_called
+        } - self._bypassed
+        if not found:
+            return
+        self._bypassed |= found
+        names = [layer.name for layer in self.distinct if layer in found]
+        warnings.warn(
+            f"{len(names)} layer(s) got a gradient, but no call of their modules was observed, so "
+            f"that they have no statistics and get the plain update: {_listed(names)}. If another "
+            "module uses their weights without calling them, leave them out with exclude= or "
+            "register an adapter for that module. If the model was compiled and run before the "
+            "optimizer was built, call torch.compiler.reset() after building it.",
+            stacklevel=2,
+        )
+
+    # --- state -------------------------------------------------------------------------------
+
+    def inverse(self, layer: Layer) -> Tensor:
+        """The dense preconditioner of a layer."""
+        return self._group_of[layer].factors.inverse(layer.pending.index)
+
+    def diagnostics(self, layer: Layer) -> dict[str, Any]:
+        """What there is to know of a layer's factors."""
+        return self._group_of[layer].factors.diagnostics(layer.pending.index)
+
+    def state(self, layer: Layer) -> Mapping[str, Tensor]:
+        """A layer's tensors, local to this rank."""
+        return self._group_of[layer].state(layer)
+
+    def _build(self, known: Mapping[Layer, Mapping[str, Tensor]]) -> list[LayerGroup]:
+        """Group layers of one shape, and carry over states that still fit."""
+        members: dict[Any, list[Layer]] = {}
+        for layer in self.distinct:
+            members.setdefault(group_key(layer), []).append(layer)
+        groups = [
+            LayerGroup(
+                layers,
+                self._curvature(layers[0].group),
+                self.capture.queue,
+                reduced=bool(self.processes),
+            )
+            for layers in members.values()
+        ]
+        self._group_of = {layer: group for group in groups for layer in group.layers}
+        self._agreed = False
+        for layer, state in known.items():
+            here = {name: local(value) for name, value in state.items()}
+            empty = self.state(layer)
+            if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
+                self._group_of[layer].load(layer, here)
+        return groups
+
+    def publish(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Show the layers' tensors in ``optimizer.state``."""
+        for layer in self.distinct:
+            tensors, shown = self._shown(layer), state[layer.weight]
+            if shown.get("rows") is not tensors["rows"]:
+                shown.update(tensors)
+
+    def _shown(self, layer: Layer) -> Mapping[str, Tensor]:
+        """A layer's tensors; where ranks hold blocks of its inputs, as parts of common tensors."""
+        tensors = self.state(layer)
+        if layer.shard.block_dim is None:
+            return tensors
+        known, joined = self._joined.get(layer, (None, tensors))
+        if known is not tensors:
+            joined = join_blocks(tensors, layer.weight, layer.shard.block_dim)
+            self._joined[layer] = tensors, joined
+        return joined
+
+    def snapshots(self) -> dict[Tensor, Mapping[str, Tensor]]:
+        """Weight to the tensors of its layer, for :meth:`load`."""
+        return {layer.weight: self._group_of[layer].snapshot(layer) for layer in self.distinct}
+
+    def load(self, states: States) -> None:
+        """Take over the layers' tensors, where they still fit."""
+        layers = [layer for layer in self.distinct if layer.weight in states]
+        self._groups = self._build({layer: states[layer.weight] for layer in layers})
+        self.begin_step()
+
+    def regroup(self, param_groups: Iterable[dict[str, Any]]) -> None:
+        """Follow parameter groups that were replaced by others of the same parameters."""
+        owner = {param: group for group in param_groups for param in group["params"]}
+        for layer in self.distinct:
+            layer.group = owner[layer.weight]
+
+
+def _listed(names: list[str], shown: int = 6) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + more

@@ -1,0 +1,83 @@
+"""One preconditioned layer: its parameters, their geometry and where its statistics go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nysact.distributed import is_sharded, local, local_gradient
+from nysact.engine.local_shard import LocalShard
+from nysact.engine.pending import PendingStatistics
+from nysact.layers import Geometry, LayerAdapter
+
+
+@dataclass(eq=False)
+class Layer:
+    """A weight that is preconditioned, with the modules that share it.
+
+    Attributes:
+        names: Names of the modules that use the weight; the first one names the layer.
+        adapter: The geometry of this kind of layer.
+        geometry: The weight as matrices, without the bias.
+        shard: The rows of them that this rank holds.
+        weight: The weight.
+        bias: The bias, if it is preconditioned with the weight.
+        group: The weight's parameter group.
+        ranks: The ranks that share each batch.
+        pending: The statistics of the forward calls since the last step.
+    """
+
+    names: list[str]
+    adapter: LayerAdapter
+    geometry: Geometry
+    shard: LocalShard
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    group: dict[str, Any]
+    ranks: frozenset[int] = frozenset()
+    pending: PendingStatistics = field(init=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the first module that uses the weight."""
+        return self.names[0]
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the covariance has a last row and column for the bias."""
+        return self.bias is not None and self.bias.requires_grad
+
+    @property
+    def statistic_dtype(self) -> torch.dtype:
+        """The weight's dtype, float32 at least."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other ranks hold other parts of the weight."""
+        return is_sharded(self.weight)
+
+    def gradients(self, dtype: torch.dtype, *, bias: bool) -> tuple[Tensor, Tensor | None]:
+        """Local gradients of the weight, (groups, out, fan_in), and the bias, (groups, out)."""
+        weight = self.shard.to_matrix(self.adapter, local_gradient(self.weight)).to(dtype)
+        if not bias or self.bias is None:
+            return weight, None
+        if self.bias.grad is None:
+            return weight, weight.new_zeros(weight.shape[:2])
+        return weight, self.shard.to_rows(local_gradient(self.bias)).to(dtype)
+
+    def write_back(self, weight: Tensor, bias: Tensor | None) -> dict[Tensor, Tensor]:
+        """Undo :meth:`gradients`: each parameter with a gradient in its own layout and dtype."""
+        like = local(self.weight)
+        result = self.shard.from_matrix(self.adapter, weight, like)
+        if result.dtype != like.dtype or result.stride() != like.stride():
+            # In the weight's own layout, so that the update runs on tensors of one layout.
+            result = torch.empty_like(like).copy_(result)
+        written: dict[Tensor, Tensor] = {self.weight: result}
+        if bias is not None and self.bias is not None and self.bias.grad is not None:
+            rows = self.shard.from_rows(bias, local(self.bias))
+            written[self.bias] = rows.to(self.bias.dtype)
+        return written

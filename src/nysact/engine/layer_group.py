@@ -1,0 +1,293 @@
+"""Layers of one shape: their statistics, factors and gradients are batches of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nysact.curvature import Curvature, Shape, Tensors
+from nysact.distributed import local, local_gradient, placement_of
+from nysact.engine.factors import NEVER, Factors
+from nysact.engine.failures import RefreshFailures
+from nysact.engine.layer import Layer
+from nysact.engine.pending import PendingStatistics
+from nysact.engine.statistics import BatchStatistics, CallQueue, RunningStatistics
+
+# Elements of the gradients that are multiplied together. A GPU wants few and large calls; on a CPU
+# gradients that exceed its cache are multiplied layer by layer, without a copy.
+_ELEMENTS, _BATCH_ELEMENTS = 2**24, {"cpu": 2**18}
+# The options that the curvature is built with. State of other values has another meaning.
+STRUCTURAL = ("rank", "sketch", "seed", "tail")
+
+
+def structure_of(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The structural options of a parameter group, ``None`` for those it lacks."""
+    return tuple(options.get(name) for name in STRUCTURAL)
+
+
+def group_key(layer: Layer) -> tuple[Any, ...]:
+    """What the layers of one group have in common."""
+    weight, options = layer.weight, layer.group
+    common = (id(options), layer.geometry, layer.has_bias, weight.dtype, weight.device)
+    return (*common, placement_of(weight), structure_of(options))
+
+
+class LayerGroup:
+    """Layers of equal shape in one parameter group.
+
+    Every tensor begins with (layers, groups); ``optimizer.state[weight]`` holds slices of it.
+
+    Attributes:
+        layers: The layers, in the order of the tensors.
+        options: Their parameter group.
+        structure: The structural options that the state was made for.
+        shape: Sizes of the covariance.
+        batch: Statistics of the calls since the last step.
+        running: Statistics of all steps.
+        factors: The factors of the last refresh.
+        failures: The failures of the last refresh.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        curvature: Curvature,
+        queue: CallQueue,
+        *,
+        reduced: bool = False,
+    ) -> None:
+        first, names = layers[0], [layer.name for layer in layers]
+        geometry, self.has_bias = first.geometry, first.has_bias
+        dim = geometry.in_features + first.has_bias
+        rank = min(first.group.get("rank", dim), dim)
+        self.layers = layers
+        self.options = first.group
+        self.structure = structure_of(self.options)
+        self.shape = Shape(geometry.groups, dim, rank, geometry.out_features)
+        self.dtype = first.statistic_dtype
+        self.curvature = curvature
+        self.batch = BatchStatistics(curvature, queue, self.follow, bias=self.has_bias)
+        sizes = (self.shape, len(layers), self.dtype)
+        self.running = RunningStatistics(self.options, curvature, *sizes, reduced=reduced)
+        self.factors = Factors(names, self.options, curvature, self.shape, self.dtype)
+        self.failures = RefreshFailures(names, self.options, together=reduced)
+        self._reduced = reduced
+        self._attempted = [False] * len(layers)
+        self._window: int | None = None
+        for index, layer in enumerate(layers):
+            called = getattr(layer, "pending", None) is not None and layer.pending.was_called
+            layer.pending = PendingStatistics(self.batch, index)
+            layer.pending.was_called = called
+        self._slice()
+        if first.weight.device.type != "meta":
+            self.to(first.weight.device, self.dtype)
+
+    # --- state -------------------------------------------------------------------------------
+
+    @property
+    def tensors(self) -> Tensors:
+        """All that a resumed run needs, by the names used in ``optimizer.state``."""
+        return {**self.running.tensors, **self.factors.tensors}
+
+    def _slice(self) -> None:
+        """Renew the layers' views after the tensors were replaced."""
+        self._views = [
+            {name: tensor[index] for name, tensor in self.tensors.items()}
+            for index in range(len(self.layers))
+        ]
+
+    def state(self, layer: Layer) -> Tensors:
+        """A layer's slices of the state."""
+        return self._views[layer.pending.index]
+
+    def snapshot(self, layer: Layer) -> Tensors:
+        """A layer's slices of the state, with what was not reduced yet, for :meth:`load`."""
+        return {**self.state(layer), **self.running.snapshot(layer.pending.index)}
+
+    def load(self, layer: Layer, state: Mapping[str, Tensor]) -> None:
+        """Take over a layer's state, as :meth:`state` or :meth:`snapshot` gave it."""
+        index = layer.pending.index
+        for name, view in self.state(layer).items():
+            view.copy_(state[name])
+        self.running.restore(index, state)
+        self._attempted[index] = bool(self.factors.refreshed[index] != NEVER)
+        self.factors.forget_derived()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the state."""
+        return self.running.rows.device
+
+    def fits(self, layer: Layer) -> bool:
+        """Whether a layer still has the device, dtype and bias that the state was made for."""
+        return (
+            layer.weight.device == self.device
+            and layer.has_bias == self.has_bias
+            and layer.statistic_dtype == self.dtype
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move and cast the state."""
+        self.dtype = dtype
+        self.batch.generation += 1
+        self.running.to(device, dtype)
+        self.factors.to(device, dtype)
+        self._slice()
+
+    def follow(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Follow a model that was moved or cast since the last step."""
+        if self.batch.device != device or self.dtype != dtype:
+            self.batch.queue.flush()
+            self.to(device, dtype)
+            self.open()
+
+    # --- statistics --------------------------------------------------------------------------
+
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether the current step is one with statistics."""
+        return int(self.options["step"]) % int(self.options["cov_interval"]) == 0
+
+    def open(self) -> None:
+        """Start the statistics of a step from zero, with the window's probes."""
+        window = -(-int(self.options["step"]) // int(self.options["inv_interval"]))
+        if self.curvature.restarts(self.shape) and self._window not in (None, window):
+            # An interval changed within a window: the new probes need a new average.
+            self.running.clear()
+        if self._window != window:
+            self.batch.generation += 1
+        self._window = window
+        self.batch.open(self.running, self.factors.probes(window))
+        for layer in self.layers:
+            layer.pending.begin_step()
+
+    def close(self) -> None:
+        """Release what only a step with statistics needs."""
+        if not self.batch.is_open:
+            return
+        self.batch.close()
+        for layer in self.layers:
+            layer.pending.begin_step()
+
+    def adopt_handed_out(self) -> None:
+        """Take the calls behind gradients that the user assigned."""
+        for layer in self.layers:
+            if layer.weight.grad is not None:
+                layer.pending.adopt_handed_out()
+
+    def commit(self) -> None:
+        """Add the step's statistics to the running ones; values that aren't finite are left out."""
+        self.running.add(*self.batch.total())
+
+    # --- factors -----------------------------------------------------------------------------
+
+    @property
+    def cost(self) -> float:
+        """Work of one layer's factorisation, up to a constant."""
+        return self.shape.groups * self.curvature.work(self.shape)
+
+    @property
+    def exchanged(self) -> int:
+        """Numbers that one layer's factors and success flags take."""
+        return sum(value[0].numel() for value in self.factors.current.values()) + self.shape.groups
+
+    def due(self) -> list[bool]:
+        """Which layers take new factors: all once a window, others at their first data."""
+        if self.options["step"] % self.options["inv_interval"] == 0:
+            return [True] * len(self.layers)
+        if self._reduced or not self.batch.capturing:
+            # Only this rank knows of its first data.
+            return [False] * len(self.layers)
+        return [
+            layer.pending.has_calls and not attempted
+            for layer, attempted in zip(self.layers, self._attempted, strict=True)
+        ]
+
+    def factorise(self, layers: slice = slice(None)) -> tuple[Tensors, Tensor]:
+        """Compute factors from the statistics, and (layers, groups): which can be used."""
+        means = {name: value[layers] for name, value in self.running.means().items()}
+        return self.curvature.refresh(means, self.batch.probes[layers])
+
+    def refresh(self, due: Sequence[bool], computed: tuple[Tensors, Tensor] | None = None) -> None:
+        """Take new or ``computed`` factors; a layer whose factorisation fails keeps its own."""
+        wanted = self._mask(due) & self.running.has_data()
+        new, usable = self.factorise() if computed is None else computed
+        tried = [d and layer.pending.has_calls for d, layer in zip(due, self.layers, strict=True)]
+        had_data = wanted if self._reduced else self._mask(tried)
+        failed = self.factors.replace(new, usable, wanted, had_data, self.options["step"])
+        self.batch.generation += 1
+        self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
+        if self.device.type != "cpu" or bool(failed.any()):
+            self.failures.post(self.factors.failures * failed, self.running.means())
+        self.failures.report()
+        if self.curvature.restarts(self.shape):
+            self.running.restart(wanted)
+
+    def _mask(self, flags: Sequence[bool]) -> Tensor:
+        """Put flags on the device with fills, which need no sync."""
+        mask = torch.full((len(flags),), all(flags), device=self.device)
+        for index in [] if all(flags) else [i for i, flag in enumerate(flags) if flag]:
+            mask[index].fill_(True)
+        return mask
+
+    @property
+    def description(self) -> str:
+        """What all ranks must have in common, in one line."""
+        names = [layer.name for layer in self.layers]
+        fixed = ("step", "cov_interval", "inv_interval", "stat_decay", "damping")
+        settings = {name: self.options[name] for name in fixed}
+        structural = dict(zip(STRUCTURAL, self.structure, strict=True))
+        return f"{names} {self.shape} {self.dtype} {settings | structural}"
+
+    # --- gradients ---------------------------------------------------------------------------
+
+    def precondition(self) -> dict[Tensor, Tensor]:
+        """Precondition the gradients: parameter to new gradient, where it has one."""
+        result: dict[Tensor, Tensor] = {
+            layer.weight: local_gradient(layer.weight)
+            for layer in self.layers
+            if layer.shard.is_empty and layer.weight.grad is not None
+        }
+        for layers in self._batches():
+            gradients = [layer.gradients(self.dtype, bias=self.has_bias) for layer in layers]
+            weights, biases = zip(*gradients, strict=True)
+            weight, bias = self.curvature.precondition(
+                _stack(weights), _stack(biases) if self.has_bias else None, self._action(layers)
+            )
+            for index, layer in enumerate(layers):
+                part = None if bias is None else bias[index]
+                result.update(layer.write_back(weight[index], part))
+        return result
+
+    def _action(self, layers: Sequence[Layer]) -> Tensors:
+        """The slice of the action that belongs to some layers, and to the groups on this rank."""
+        rows = slice(layers[0].pending.index, layers[-1].pending.index + 1)
+        action = {name: value[rows] for name, value in self.factors.action().items()}
+        shard = layers[0].shard
+        if shard.groups == self.shape.groups:
+            return action
+        groups = slice(shard.first_group, shard.first_group + shard.groups)
+        return {name: value[:, groups] for name, value in action.items()}
+
+    def _batches(self) -> Iterator[list[Layer]]:
+        """Runs of layers that have a gradient, as long as a batch of their matrices may be."""
+        batch: list[Layer] = []
+        limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
+        most = max(1, limit // max(1, local(self.layers[0].weight).numel()))
+        for layer in self.layers:
+            ready = layer.weight.grad is not None and not layer.shard.is_empty
+            if batch and (not ready or len(batch) == most):
+                yield batch
+                batch = []
+            if ready:
+                batch.append(layer)
+        if batch:
+            yield batch
+
+
+def _stack(matrices: Sequence[Tensor]) -> Tensor:
+    """Stack the matrices of a batch, without a copy for one layer."""
+    return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)

@@ -1,0 +1,108 @@
+"""Which calls of a layer its gradient came through."""
+
+from __future__ import annotations
+
+from nysact.engine.statistics import BatchStatistics, CallStatistics
+from nysact.torch_private import backward_id, backward_retains_graph
+
+
+class PendingStatistics:
+    """The calls of one layer between their forward and the step.
+
+    A call counts if and only if the gradient in ``weight.grad`` at the step came through it. The
+    methods are the transitions of a call's life::
+
+        captured   a forward ran; the call's autograd graph alone keeps its statistics alive
+        arrived    a backward pass reached the call's output
+        set aside  that pass added to ``weight.grad``: the batch's sums hold the call
+        committed  a step used the gradient: the running statistics hold the call
+        discarded  the gradient was reset, or the graph was freed before a backward pass
+
+    A graph that was retained keeps its calls, so a later backward pass can set them aside again.
+
+    Attributes:
+        batch: The sums of the calls that were set aside, for all layers of a group.
+        index: This layer's index there.
+        has_calls: Whether calls are set aside.
+        has_gradient: Whether a backward pass reached the weight since the last step.
+        was_called: Whether a call was ever captured.
+    """
+
+    def __init__(self, batch: BatchStatistics, index: int) -> None:
+        self.batch = batch
+        self.index = index
+        self.was_called = False
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """Forget all calls; those that a retained graph holds may arrive again."""
+        self.has_calls = self.has_gradient = False
+        self.traced = False
+        # Samples of the calls since the last step, and sampled ones among them.
+        self.offset = self.sampled = 0
+        self._set_aside: list[tuple[int, int]] = []
+        self._arrived: dict[int, list[CallStatistics]] = {}
+        self._received: set[int] = set()
+        self._unhooked: list[CallStatistics] = []
+
+    def capture_unhooked(self, call: CallStatistics) -> None:
+        """Take a call whose output no hook can watch; the next backward pass sets it aside."""
+        self._unhooked.append(call)
+
+    def arrive(self, call: CallStatistics) -> bool:
+        """A backward pass reached the call's output: whether its statistics are still of use."""
+        if not self.batch.capturing or call.generation != self.batch.generation:
+            return False
+        # What waits was copied on the stream of the forward, which this hook runs on too.
+        self.batch.queue.flush()
+        calls = self._arrived.setdefault(backward_id(), [])
+        if not any(each is call for each in calls):
+            calls.append(call)
+        return True
+
+    def receive(self, *, reset: bool) -> None:
+        """The weight's gradient of this backward pass is complete, and about to be accumulated."""
+        self._received.add(backward_id())
+        if reset and self.has_calls:
+            # The model's own zero_grad can't be observed; its effect shows here.
+            self._drop_set_aside()
+
+    def set_aside(self, *, every_pass: bool) -> None:
+        """The gradient was accumulated: add the calls it came through to the batch's sums."""
+        self.has_gradient = True
+        passes = list(self._arrived) if every_pass else [backward_id()]
+        calls = [call for each in passes for call in self._arrived.pop(each, [])]
+        self._add(calls + self._unhooked)
+        self._unhooked.clear()
+        if self.traced:
+            self.batch.fold_traced(self.index, keep=True)
+            self.has_calls = True
+        if not backward_retains_graph():
+            for call in calls:
+                call.release()
+
+    def _add(self, calls: list[CallStatistics]) -> None:
+        self.batch.queue.flush()
+        for call in calls:
+            self.batch.add(self.index, call)
+            self._set_aside.append((call.samples, call.sampled))
+            self.has_calls |= bool(call.rows)
+
+    def discard(self) -> None:
+        """The gradient was reset: drop the calls that it came through, and no others."""
+        self._arrived.clear()
+        self._received.clear()
+        self._drop_set_aside()
+
+    def _drop_set_aside(self) -> None:
+        if self.has_calls:
+            self.batch.clear(self.index)
+        self.offset -= sum(samples for samples, _ in self._set_aside)
+        self.sampled -= sum(sampled for _, sampled in self._set_aside)
+        self._set_aside.clear()
+        self.has_calls = self.has_gradient = False
+
+    def adopt_handed_out(self) -> None:
+        """Set aside the calls of gradients that ``autograd.grad`` gave and the user assigned."""
+        if not self.has_gradient:
+            self._add([call for each in self._received for call in self._arrived.pop(each, [])])

@@ -1,0 +1,47 @@
+"""Refreshes that ranks divide between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nysact.curvature import Tensors
+from nysact.distributed import Processes, rank_slices, sharing_pays
+from nysact.engine.layer_group import LayerGroup
+
+Computed = tuple[Tensors, Tensor]
+
+
+def pays(groups: Sequence[LayerGroup], processes: Processes) -> bool:
+    """Whether sharding the refresh is faster than repeating it on every rank."""
+    costs = [group.cost for group in groups for _ in group.layers]
+    sizes = [group.exchanged for group in groups for _ in group.layers]
+    return sharing_pays(costs, sizes, processes.count)
+
+
+def compute_and_exchange(groups: Sequence[LayerGroup], processes: Processes) -> list[Computed]:
+    """Factors of all layers and which can be used, each computed on one rank."""
+    # The rank that computed a factor takes the exchanged one too: all have the same bits.
+    costs, counts = [group.cost for group in groups], [len(group.layers) for group in groups]
+    slices = rank_slices(costs, counts, processes.index, processes.count)
+    computed = [_compute(group, part) for group, part in zip(groups, slices, strict=True)]
+    # The other ranks have zeros in these slices: the sum is what was computed.
+    terms = [[*factors.values(), usable] for factors, usable in computed]
+    processes.start_sum([tensor for each in terms for tensor in each]).wait()
+    return [(factors, usable > 0) for factors, usable in computed]
+
+
+def _compute(group: LayerGroup, layers: slice) -> Computed:
+    """Factors of a slice of a group's layers, zeros for the others."""
+    factors = {name: torch.zeros_like(value) for name, value in group.factors.current.items()}
+    usable = torch.zeros(
+        len(group.layers), group.shape.groups, dtype=group.dtype, device=group.device
+    )
+    if layers.start < layers.stop:
+        found, succeeded = group.factorise(layers)
+        for name, value in factors.items():
+            value[layers] = found[name]
+        usable[layers] = succeeded
+    return factors, usable
