@@ -9,7 +9,9 @@ from torch import nn
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import DeviceBatches, Share
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.run.problem import Problem, cross_entropy, evaluate, load_problem
+from nysact.experiments.losses import cross_entropy
+from nysact.experiments.run.evaluation import evaluate
+from nysact.experiments.run.problem import Problem, load_problem
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
 from tests.experiments.configs import config

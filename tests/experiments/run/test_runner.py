@@ -18,7 +18,7 @@ from nysact.experiments.config import Config
 from nysact.experiments.data.text import read_text
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.run import problem
-from nysact.experiments.run.display import LineDisplay, LiveDisplay, NoDisplay
+from nysact.experiments.run.display import Display, LineDisplay, LiveDisplay
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
 from nysact.experiments.run.training import Training
@@ -32,7 +32,7 @@ class Killed(BaseException):
     """Ends a run as a signal would, from the inside."""
 
 
-class KillAfter(NoDisplay):
+class KillAfter(Display):
     """Ends the run after some steps of this process."""
 
     def __init__(self, steps: int) -> None:
@@ -193,7 +193,7 @@ def test_interval_and_end_decide_on_evaluations(tmp_path):
 def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path):
     losses = []
 
-    class Note(NoDisplay):
+    class Note(Display):
         def on_step(self, step, loss):
             losses.append(float(loss))
 
@@ -267,8 +267,8 @@ def test_finished_run_says_so_and_how_to_have_it_anew(tmp_path):
         console = Console(width=40)
         with console.capture() as capture:
             run(config(), tmp_path, display=kind(console))
-        said = f"nysact, digits, seed 0: finished before: {path}; to have it anew, delete that"
-        assert capture.get() == f"{said} folder\n"
+        said = f"nysact, digits, seed 0: already finished: {path}; delete that folder to rerun it"
+        assert capture.get() == f"{said}\n"
 
 
 def written_text(tmp_path, text: str) -> Config:

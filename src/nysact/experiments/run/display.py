@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,11 +23,11 @@ REFRESH_SECONDS = 0.5
 LINE_SECONDS = 60.0
 
 
-class Display(Protocol):
-    """Shows how a run goes."""
+class Display:
+    """Is told how a run goes, and shows nothing."""
 
     def on_reuse(self, config: Config, message: str) -> None:
-        """Show that a run was finished before."""
+        """Show that a run had finished before."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Show that a run starts, or goes on after some steps."""
@@ -42,55 +42,31 @@ class Display(Protocol):
         """Show how the run ended."""
 
 
-class NoDisplay:
-    """Shows nothing."""
-
-    def on_reuse(self, config: Config, message: str) -> None:
-        """Do nothing."""
-
-    def start(self, config: Config, steps: int, done: int) -> None:
-        """Do nothing."""
-
-    def on_step(self, step: int, loss: Tensor) -> None:
-        """Do nothing."""
-
-    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def stop(self, message: str) -> None:
-        """Do nothing."""
-
-
 def display_for(console: Console) -> Display:
-    """Choose a display.
-
-    Args:
-        console: Where to show it.
-
-    Returns:
-        A live display on a terminal, else one that prints lines.
-    """
+    """Choose a live display on a terminal, else one that prints lines."""
     return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
 
 
-class LineDisplay:
-    """Prints a line at each evaluation, and one a minute between them.
-
-    Args:
-        console: Where to print.
-    """
+class ConsoleDisplay(Display):
+    """What both displays have in common."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.steps = self.first = 0
-        self.started = self.last_line = time.monotonic()
 
     def on_reuse(self, config: Config, message: str) -> None:
-        """Print that a run was finished before."""
+        """Print a line."""
         self.line(f"{title(config)}: {message}")
 
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LineDisplay(ConsoleDisplay):
+    """Prints a line at each evaluation, and one a minute between them."""
+
     def start(self, config: Config, steps: int, done: int) -> None:
-        """Print what is trained."""
+        """Print the run's name."""
         self.steps, self.first = steps, done
         self.started = self.last_line = time.monotonic()
         resumed = f", going on after {done}" if done else ""
@@ -104,7 +80,7 @@ class LineDisplay:
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Print the metrics."""
         step = metrics["step"]
-        self.line(f"  step {step}/{self.steps}, {in_words(metrics)}, {self.left(step)}")
+        self.line(f"  step {step}/{self.steps}, {describe_metrics(metrics)}, {self.left(step)}")
 
     def stop(self, message: str) -> None:
         """Print how it ended."""
@@ -118,31 +94,17 @@ class LineDisplay:
         return f"{minutes}:{seconds:02d} left"
 
     def line(self, text: str) -> None:
-        """Print a line."""
+        """Print a line, and remember when."""
         self.last_line = time.monotonic()
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        super().line(text)
 
 
-class LiveDisplay:
-    """Shows a bar with the latest loss, the latest evaluation and the time left.
-
-    Args:
-        console: The terminal.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.config: Config | None = None
-        self.evaluation = ""
-        self.last_refresh = 0.0
-
-    def on_reuse(self, config: Config, message: str) -> None:
-        """Leave a line that a run was finished before."""
-        self.line(f"{title(config)}: {message}")
+class LiveDisplay(ConsoleDisplay):
+    """Shows a bar with the latest loss, the latest evaluation and the time left."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Start the bar."""
-        self.config, self.evaluation = config, ""
+        self.config, self.evaluation, self.last_refresh = config, "", 0.0
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -167,18 +129,12 @@ class LiveDisplay:
 
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics beside the bar."""
-        self.evaluation = f"({in_words(metrics, short=True)})"
+        self.evaluation = f"({describe_metrics(metrics, short=True)})"
 
     def stop(self, message: str) -> None:
         """End the bar and leave a line."""
-        label = title(self.config) if self.config else ""
-        if self.config:
-            self.bar.stop()
-        self.line(f"{label}: {message}")
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.bar.stop()
+        self.line(f"{title(self.config)}: {message}")
 
 
 def title(config: Config) -> str:
@@ -187,8 +143,8 @@ def title(config: Config) -> str:
     return ", ".join([config.row, config.column, *varied, f"seed {config.seed}"])
 
 
-def in_words(metrics: Mapping[str, Any], short: bool = False) -> str:
-    """Write losses, accuracy and bits of an evaluation."""
+def describe_metrics(metrics: Mapping[str, Any], short: bool = False) -> str:
+    """Write losses, accuracy and bits of an evaluation; in short, without losses."""
     parts = [] if short else [f"epoch {metrics['epoch']:.4g}"]
     for name, form in (
         ("train_loss", "training loss {:.4f}"),
