@@ -172,7 +172,7 @@ def times(
     """Milliseconds of a step with each optimizer, by kind, as rows of a table."""
     interval = 10
     options = {"lr": 0.01, "cov_interval": 5, "inv_interval": interval}
-    contenders: dict[str, Callable[[nn.Module], Optimizer]] = {
+    candidates: dict[str, Callable[[nn.Module], Optimizer]] = {
         "SGD": lambda model: SGD(model.parameters(), lr=0.01, momentum=0.9),
         "NysAct": lambda model: NysAct(model, **options),
         "NysAct, shared": lambda model: NysAct(model, share_refresh=True, **options),
@@ -180,7 +180,7 @@ def times(
         "FOOF, shared": lambda model: FOOF(model, share_refresh=True, **options),
     }
     rows = []
-    for name, build in contenders.items():
+    for name, build in candidates.items():
         model = spread(seeded(make), "ddp", device)
         found = timed(model, build(model), data, steps, interval)
         rows.append([name, *(f"{1e3 * value:.1f}" for value in found.values())])
