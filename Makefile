@@ -87,7 +87,9 @@ bench-gpu: $(VENV)/.installed-models $(VENV)/.installed-dev ## run the CUDA test
 
 .PHONY: optimizers
 optimizers: $(VENV)/.installed ## train LeNet-5 with every optimizer and compare
-	$(PY) benchmarks/optimizers.py $(ARGS)
+	$(BIN)/nysact reproduce optimizers --yes $(ARGS)
+	$(BIN)/nysact bench lenet5 --threads 1 --no-split --optimizers \
+		adam,adamw,muon,adahessian,shampoo,soap,sketchysgd,ggt,mfac,kbfgs,foof,kfac,eva,skfac,released-columns,released-gaussian,nysact-columns,nysact-gaussian,nysact
 
 .PHONY: clean
 clean: ## remove what the targets built, except the environment

@@ -173,7 +173,7 @@ def table(processes: tuple[int, ...] = (8, 64, 1024), element_size: int = 4) -> 
 
 def weights_of(optimizer: Any) -> tuple[Weight, ...]:
     """List the layers that an optimizer of this library preconditions."""
-    layers = optimizer.engine.distinct()
+    layers = dict.fromkeys(optimizer.layers.values())
     return tuple(
         Weight(1, g.groups, g.out_features, g.in_features + layer.has_bias)
         for layer in layers

@@ -141,8 +141,8 @@ def check_traffic(model: nn.Module, shape: tuple[int, ...], device: torch.device
         size += traffic.bytes
     layers = weights_of(optimizer)
     paper = SCHEMES[0].reduced(Network("", layers, group["rank"], inv_interval=window))
-    stacks = len({id(layer.stack) for layer in optimizer.layers.values()})
-    if numbers > window * paper + stacks:
+    groups = len({id(layer.pending.batch) for layer in optimizer.layers.values()})
+    if numbers > window * paper + groups:
         raise SystemExit(f"{numbers / window} numbers a step, expected at most {paper}")
     return [f"{numbers / window:,.0f}", f"{paper:,.0f}", f"{size / window / 1e3:,.1f}"]
 
@@ -172,7 +172,7 @@ def times(
     """Milliseconds of a step with each optimizer, by kind, as rows of a table."""
     interval = 10
     options = {"lr": 0.01, "cov_interval": 5, "inv_interval": interval}
-    contenders: dict[str, Callable[[nn.Module], Optimizer]] = {
+    candidates: dict[str, Callable[[nn.Module], Optimizer]] = {
         "SGD": lambda model: SGD(model.parameters(), lr=0.01, momentum=0.9),
         "NysAct": lambda model: NysAct(model, **options),
         "NysAct, shared": lambda model: NysAct(model, share_refresh=True, **options),
@@ -180,7 +180,7 @@ def times(
         "FOOF, shared": lambda model: FOOF(model, share_refresh=True, **options),
     }
     rows = []
-    for name, build in contenders.items():
+    for name, build in candidates.items():
         model = spread(seeded(make), "ddp", device)
         found = timed(model, build(model), data, steps, interval)
         rows.append([name, *(f"{1e3 * value:.1f}" for value in found.values())])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from nysact.experiments.markdown import markdown
+from nysact.experiments.formatting import markdown
 
 __all__ = ["markdown", "write_json"]
 

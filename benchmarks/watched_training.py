@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,13 +20,6 @@ from released import ReleasedSketch
 
 SKETCHES = ("columns", "gaussian", "subspace")
 RELEASED = ("columns", "gaussian")
-
-
-class Observer(Preconditioner):
-    """A preconditioner that leaves the gradients alone."""
-
-    def _apply(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        pass
 
 
 class Watch:
@@ -60,8 +53,10 @@ class Watch:
         self.forgetful = [of for (sketch, *_), of in self.observers.items() if sketch != "subspace"]
         self.asleep = ExitStack()
 
-    def observer(self, sketch: str, rank: int, subsample: Any, *, tail: bool = True) -> Observer:
-        return Observer(
+    def observer(
+        self, sketch: str, rank: int, subsample: Any, *, tail: bool = True
+    ) -> Preconditioner:
+        return Preconditioner(
             self.model,
             sketch=sketch,
             rank=rank,
@@ -85,8 +80,12 @@ class Watch:
             self.window.restart()
 
     def after_backward(self) -> None:
+        gradients = {p: p.grad.clone() for p in self.model.parameters() if p.grad is not None}
         for observer in self.observers.values():
             observer.step()
+            # Each leaves its directions in their place.
+            for param, gradient in gradients.items():
+                param.grad.copy_(gradient)
         if self.exact.listening:
             self.window.update(self.exact.batch)
             self.running.update(self.exact.batch)
@@ -101,7 +100,7 @@ class Watch:
                     )
                 sketches[name].update(covariance)
 
-    def without_tail(self, key: tuple[str, int, Any]) -> Observer:
+    def without_tail(self, key: tuple[str, int, Any]) -> Preconditioner:
         """The same preconditioner as an observer's, but for the tail."""
         state = self.observers[key].state_dict()
         for group in state["param_groups"]:

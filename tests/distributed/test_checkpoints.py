@@ -213,7 +213,7 @@ def unconsolidated():
         warnings.simplefilter("error")
         optimizer.state_dict()
     # The first window's refresh was the last reduction: what came since is of one process alone.
-    return [state["state"][0]["mass"].item(), state["state"][0]["sketch"].abs().sum().item()]
+    return [state["state"][0]["rows"].item(), state["state"][0]["sketch"].abs().sum().item()]
 
 
 def test_a_state_without_the_last_statistics_says_so_once_and_is_the_same_everywhere(two):

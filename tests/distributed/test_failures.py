@@ -4,14 +4,18 @@ import os
 import signal
 import time
 from datetime import timedelta
+from unittest import mock
 
 import pytest
+import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import NysAct
+from nysact.engine.failures import RefreshFailures
+from nysact.engine.layer_group import LayerGroup
 
-from .training import SETTINGS, network, train
+from .training import SETTINGS, network, train, wrap
 from .workers import PATIENCE, Workers
 
 TIMEOUT = 5
@@ -58,3 +62,44 @@ def test_the_others_get_an_error_within_the_timeout(number):
         workers.close()
     # The group's, and not the one of all other tests.
     assert seconds < PATIENCE / 2
+
+
+class Arrival:
+    """A table is there at once on the first process, and late on the second."""
+
+    def query(self):
+        return dist.get_rank() == 0
+
+    def synchronize(self):
+        pass
+
+
+def failing():
+    """Give the step at which a factorisation that always fails ends the training."""
+    model = wrap(network(), "ddp")
+    optimizer = NysAct(model, max_failures=0, **SETTINGS)
+
+    def post(reports, failures, statistics):
+        whole_post(reports, failures, statistics)
+        reports._arrived = Arrival()
+
+    def factorise(group, layers=slice(None)):
+        factors, succeeded = whole_factorise(group, layers)
+        return factors, torch.zeros_like(succeeded)
+
+    whole_factorise, whole_post = LayerGroup.factorise, RefreshFailures.post
+    with (
+        mock.patch.object(LayerGroup, "factorise", factorise),
+        mock.patch.object(RefreshFailures, "post", post),
+    ):
+        for step in range(9):
+            try:
+                train(model, optimizer, [step], sizes=[4, 4])
+            except RuntimeError as error:
+                return step, "max_failures=0 is exceeded" in str(error)
+    return None
+
+
+def test_processes_give_up_at_the_same_step(two):
+    window = SETTINGS["inv_interval"]
+    assert two(failing) == [(window, True)] * 2

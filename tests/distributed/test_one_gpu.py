@@ -9,9 +9,9 @@ from torch.distributed.fsdp import fully_shard
 
 from nysact import NysAct
 from nysact.distributed import Processes
+from nysact.engine.statistics import CallQueue
 from nysact.experiments.models import CifarResNet
 from nysact.optim import optimizer as module
-from nysact.optim.backlog import Backlog
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def nccl(tmp_path):
 def test_statistics_of_shards_are_taken_on_the_stream_of_the_forward(nccl, monkeypatch):
     model = fully_shard(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).to(nccl))
     optimizer = NysAct(model, rank=2)
-    streams, whole = [], Backlog.work_off
+    streams, whole = [], CallQueue.flush
 
-    def work_off(backlog):
-        if backlog._calls:
+    def flush(queue):
+        if queue._calls:
             streams.append(torch.cuda.current_stream())
-        whole(backlog)
+        whole(queue)
 
-    monkeypatch.setattr(Backlog, "work_off", work_off)
+    monkeypatch.setattr(CallQueue, "flush", flush)
     model(torch.ones(4, 8, device=nccl)).sum().backward()
     optimizer.step()
     assert streams == [torch.cuda.current_stream()]

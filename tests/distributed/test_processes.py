@@ -5,22 +5,29 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from benchmarks.communication import Traffic
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, Preconditioner
+from nysact import NysAct, Preconditioner
 from nysact.distributed import find_processes, processes_pending
 from nysact.distributed.groups import group_of_mesh
-from nysact.optim.shared_refresh import pays
-from nysact.optim.stack import LayerStack
-from nysact.optim.verdict import Verdict
 
 from ..oracles import randn
-from .training import SETTINGS, alone, batch, distance, learned, network, same, train, whole, wrap
+from .training import (
+    SETTINGS,
+    alone,
+    batch,
+    distance,
+    grid,
+    learned,
+    network,
+    same,
+    train,
+    whole,
+    wrap,
+)
 
 
 def raw_model():
@@ -295,12 +302,6 @@ def test_a_process_whose_hooks_are_gone_holds_up_no_other(two, which):
     assert (age, kept) == ((5, True) if which == "both" else (1, False))
 
 
-def grid():
-    """Two nodes of two processes: sums within a node first, and across nodes then."""
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("across", "within"))
-    return mesh, [mesh.get_group("within"), mesh.get_group("across")]
-
-
 def hierarchical(nodes):
     mesh, groups = grid()
     model = DistributedDataParallel(network())
@@ -351,151 +352,3 @@ def test_the_group_of_a_wrapped_model_is_the_one_that_sums(four):
     assert same(one, two)
     assert same(three, last)
     assert not same(one, three)
-
-
-# --- who computes ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("build", "options", "shared"),
-    [
-        (NysAct, {"rank": 10}, False),
-        (NysAct, {"rank": 64}, True),
-        (FOOF, {}, True),
-        (KFAC, {}, True),
-        (Eva, {}, False),
-        (SKFAC, {}, True),
-    ],
-)
-def test_refreshes_are_shared_by_default_where_they_take_long(build, options, shared):
-    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(256, 256))
-    for processes in (2, 64):
-        # As many layers of either kind, so that none is alone with most of the work.
-        stacks = build(model, **options).engine._stacks * 8
-        assert pays(stacks, processes) == shared
-
-
-def test_one_layer_is_not_worth_sending_to_those_with_nothing_to_do():
-    one, two = (nn.Sequential(*(nn.Linear(300, 300) for _ in range(n))) for n in (1, 2))
-    assert not pays(FOOF(one).engine._stacks, 64)
-    assert pays(FOOF(two).engine._stacks, 64)
-
-
-def few_layers(groups):
-    """Count who factorises, and what is handed to the sum of the factors."""
-    torch.manual_seed(0)
-    model = DistributedDataParallel(nn.Linear(64, 5).double())
-    group = grid()[1] if groups == "grid" else dist.group.WORLD
-    optimizer = NysAct(model, process_group=group, share_refresh=True, **SETTINGS)
-    factorised = []
-
-    def factorise(stack, places):
-        factorised.append(places)
-        return whole_factorise(stack, places)
-
-    whole_factorise = LayerStack.factorise
-    inputs = batch(0)[0].flatten(1).chunk(dist.get_world_size())[dist.get_rank()]
-    with mock.patch.object(LayerStack, "factorise", factorise), Traffic() as traffic:
-        model(inputs).square().sum(1).mean().backward()
-        optimizer.step()
-    return learned(optimizer), len(factorised), traffic.numbers["allreduce_"]
-
-
-def one_layer():
-    torch.manual_seed(0)
-    model = nn.Linear(64, 5).double()
-    optimizer = NysAct(model, **SETTINGS)
-    model(batch(0)[0].flatten(1)).square().sum(1).mean().backward()
-    optimizer.step()
-    return learned(optimizer)
-
-
-def check_few_layers(answers, sums):
-    first, expected = answers[0][0], one_layer()
-    # A basis, a root, two numbers and a verdict, for one layer and not one a process.
-    factors = 65 * 3 + 3 * 3 + 3
-    assert sum(times for _, times, _ in answers) == 1
-    for found, _, sent in answers:
-        assert same(found, first)
-        assert sent[-sums:] == [factors] * sums
-    assert distance(first, expected) < 1e-10
-
-
-def test_fewer_layers_than_processes_send_each_factor_once(two):
-    check_few_layers(two(few_layers, "world"), 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("groups", ["world", "grid"])
-def test_fewer_layers_than_many_processes_send_each_factor_once(four, groups):
-    check_few_layers(four(few_layers, groups), 1 if groups == "world" else 2)
-
-
-class Indexed(TorchDispatchMode):
-    """Notes the operators that take lists of places, which a device would have to be sent."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if "index" in func.__name__:
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-def indexing():
-    model = wrap(nn.Sequential(*(nn.Linear(6, 6) for _ in range(5))), "ddp")
-    optimizer = NysAct(model, share_refresh=True, sketch="gaussian", **SETTINGS)
-    model(randn(8, 6, dtype=torch.float32)).sum().backward()
-    with Indexed() as indexed:
-        optimizer.engine.update()
-    return indexed.found
-
-
-def test_a_shared_refresh_sends_no_list_of_places_to_the_device(two):
-    assert two(indexing) == [[], []]
-
-
-# --- failures --------------------------------------------------------------------------------
-
-
-class Arrival:
-    """A table is there at once on the first process, and late on the second."""
-
-    def query(self):
-        return dist.get_rank() == 0
-
-    def synchronize(self):
-        pass
-
-
-def failing():
-    """Give the step at which a factorisation that always fails ends the training."""
-    model = wrap(network(), "ddp")
-    optimizer = NysAct(model, max_failures=0, **SETTINGS)
-
-    def post(verdict, failures, statistics):
-        whole_post(verdict, failures, statistics)
-        verdict._arrived = Arrival()
-
-    def factorise(stack, places=slice(None)):
-        factors, succeeded = whole_factorise(stack, places)
-        return factors, torch.zeros_like(succeeded)
-
-    whole_factorise, whole_post = LayerStack.factorise, Verdict.post
-    with (
-        mock.patch.multiple(LayerStack, factorise=factorise),
-        mock.patch.object(Verdict, "post", post),
-    ):
-        for step in range(9):
-            try:
-                train(model, optimizer, [step], sizes=[4, 4])
-            except RuntimeError as error:
-                return step, "max_failures=0 is exceeded" in str(error)
-    return None
-
-
-def test_processes_give_up_at_the_same_step(two):
-    window = SETTINGS["inv_interval"]
-    assert two(failing) == [(window, True)] * 2

@@ -24,21 +24,21 @@ def sent(how, share_refresh=False, **options):
         with Traffic() as traffic:
             optimizer.step()
         steps.append(traffic.numbers)
-    stacks = len({id(layer.stack) for layer in optimizer.layers.values()})
+    groups = len({id(layer.pending.batch) for layer in optimizer.layers.values()})
     weights = weights_of(optimizer)
     paper = Network("paper", weights, SETTINGS["rank"], SETTINGS["cov_interval"], WINDOW)
-    return steps, paper, stacks
+    return steps, paper, groups
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 @pytest.mark.parametrize("sketch", ["columns", "subspace"])
 def test_one_bucket_a_window_and_nothing_else(two, how, sketch):
-    for steps, paper, stacks in two(sent, how, sketch=sketch):
+    for steps, paper, groups in two(sent, how, sketch=sketch):
         once = paper.inv_interval * SCHEMES[0].reduced(paper)
-        # The first step also compares settings; a bucket says of each stack who listened.
-        assert steps[0] == {"allreduce_": [2, once + stacks]}
+        # The first step also compares settings; a bucket says of each group of layers who captured.
+        assert steps[0] == {"allreduce_": [2, once + groups]}
         for step, numbers in enumerate(steps[1:], 1):
-            assert numbers == ({} if step % WINDOW else {"allreduce_": [once + stacks]})
+            assert numbers == ({} if step % WINDOW else {"allreduce_": [once + groups]})
         sketches = paper.total(lambda m, d: d * min(3, d))
         assert once == sketches + 2 * paper.total(lambda m, d: 1)
 

@@ -48,7 +48,7 @@ def test_equal_shares_give_the_union_in_double_precision(two, how, sketch, steps
 def test_equal_shares_give_the_union_to_rounding_in_single_precision(two, how):
     first, second = two(run, how, 50, dtype=torch.float32)
     expected = alone(50, dtype=torch.float32)
-    sketches = [name for name in expected if name.endswith(("sketch", "trace", "mass"))]
+    sketches = [name for name in expected if name.endswith(("sketch", "trace", "rows"))]
     assert same(first, second)
     assert distance(first, expected, WEIGHTS) < 1e-5
     assert distance(first, expected, sketches) < 1e-4
@@ -314,7 +314,7 @@ def one_step_of_means(build, sizes):
     for name, layer in optimizer.layers.items():
         state = optimizer.state[layer.weight]
         for key in build_statistics(build):
-            count = state["samples" if key.startswith("output") else "mass"]
+            count = state["samples" if key.startswith("output") else "rows"]
             found[f"{name}.{key}"] = state[key] / count
     return found
 

@@ -79,6 +79,12 @@ def wrap(model, how, **options):
     return fully_shard(model, mesh=mesh, **options)
 
 
+def grid():
+    """Two nodes of two processes: sums within a node first, and across nodes then."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("across", "within"))
+    return mesh, [mesh.get_group("within"), mesh.get_group("across")]
+
+
 def whole(tensor):
     """A tensor with all of its parts."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from nysact.distributed import local, split_inputs
 from nysact.engine.layer import Layer
@@ -132,7 +133,8 @@ class ForwardHook:
         if not torch.is_grad_enabled() or in_transform():
             return
         if not torch.compiler.is_compiling():
-            _record(layer, adapter, module, Call(args, kwargs), output)
+            with record_function("nysact.capture"):
+                _record(layer, adapter, module, Call(args, kwargs), output)
         elif layer.pending.batch.curvature.observes_outputs:
             _record_outside_graph(layer, adapter, module, Call(args, kwargs), output)
         else:
@@ -179,8 +181,9 @@ def _arrive(
 ) -> None:
     """A backward pass reached the output of a call."""
     batch = layer.pending.batch
-    if layer.pending.arrive(statistics) and batch.curvature.observes_outputs:
-        statistics.measure_outputs(adapter.output_rows(module, gradient).to(batch.dtype))
+    with record_function("nysact.capture"):
+        if layer.pending.arrive(statistics) and batch.curvature.observes_outputs:
+            statistics.measure_outputs(adapter.output_rows(module, gradient).to(batch.dtype))
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -1,5 +1,9 @@
 """The commands of ``nysact``."""
 
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from nysact.experiments.bench.command import bench, growth
@@ -9,23 +13,33 @@ from nysact.experiments.report.command import report
 from nysact.experiments.run.command import train
 from nysact.experiments.sweeps.commands import reproduce, sweep
 
-app = typer.Typer(
-    help="Experiments with the NysAct optimizer.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "bench": bench,
+    "growth": growth,
+    "train": train,
+    "recipes": recipes,
+    "report": report,
+    "reproduce": reproduce,
+    "sweep": sweep,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(function)
 
 
-app.command("demo")(demo)
-app.command("bench")(bench)
-app.command("growth")(growth)
-app.command("train")(train)
-app.command("recipes")(recipes)
-app.command("report")(report)
-app.command("reproduce")(reproduce)
-app.command("sweep")(sweep)
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, if asked to."""
+    if wanted:
+        typer.echo(f"nysact {version('nysact')}")
+        raise typer.Exit
 
 
 @app.callback()
-def nysact() -> None:
+def nysact(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version),
+    ] = False,
+) -> None:
     """Experiments with the NysAct optimizer."""

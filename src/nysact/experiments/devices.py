@@ -9,6 +9,9 @@ from torch.optim import Optimizer
 
 from nysact.experiments.errors import ExperimentError
 
+# The key of the peak of memory in timing.json.
+PEAK_MEMORY = "peak_memory"
+
 
 def chosen_device(name: str | None) -> torch.device:
     """The device of that name, or an accelerator if there is one, else the CPU."""
@@ -59,3 +62,13 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             yield from tensors_in(item)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """On a GPU, the most bytes that tensors took and that torch reserved."""
+    if device.type != "cuda":
+        return {}
+    return {
+        PEAK_MEMORY: torch.cuda.max_memory_allocated(device),
+        "peak_reserved_memory": torch.cuda.max_memory_reserved(device),
+    }

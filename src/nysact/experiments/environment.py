@@ -10,14 +10,8 @@ from typing import Any
 import torch
 
 PACKAGES = (
-    "nysact",
-    "torch",
-    "torchvision",
-    "numpy",
-    "accelerate",
-    "timm",
-    "transformers",
-    "pytorch_optimizer",
+    *("nysact", "torch", "torchvision", "numpy"),
+    *("accelerate", "timm", "transformers", "pytorch_optimizer"),
 )
 # The variable by which whoever starts several runs at a time says how many.
 SIDE_BY_SIDE = "NYSACT_SIDE_BY_SIDE"
@@ -55,12 +49,11 @@ def cuda() -> dict[str, Any]:
 
 def driver_version() -> str | None:
     """Version of NVIDIA's driver, ``None`` if unknown."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        drivers = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.partition("\n")[0].strip() or None
+    return drivers.partition("\n")[0] or None
 
 
 def version_of(package: str) -> str | None:
@@ -90,15 +83,15 @@ def cpu_name() -> str:
 
 def commit_of(file: Path) -> str | None:
     """Commit of the checkout with that file, ``-dirty`` if it was changed, ``None`` without one."""
+    git = ("git", "-C", str(file.parent))
     try:
-        git(file, "ls-files", "--error-unmatch", file.name)
-        return git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        output_of(*git, "ls-files", "--error-unmatch", file.name)
+        return output_of(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def git(file: Path, *arguments: str) -> str:
-    """Ask git about the folder of a file."""
-    command = ["git", "-C", str(file.parent), *arguments]
+def output_of(*command: str) -> str:
+    """Run a command and give what it prints."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()

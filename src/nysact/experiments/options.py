@@ -1,4 +1,4 @@
-"""Options that several commands which run recipes have in common."""
+"""The arguments and options that several commands share, each written once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,9 @@ import typer
 RUNS = Path("runs")
 REPORT = Path("report")
 
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name, or your own file ending in .toml.")
+]
 Row = Annotated[list[str] | None, typer.Option(help="Only this optimizer, by its row.")]
 Column = Annotated[list[str] | None, typer.Option(help="Only this column.")]
 Assign = Annotated[
@@ -32,4 +35,4 @@ Track = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU in any case.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.")]

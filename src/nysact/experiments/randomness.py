@@ -1,4 +1,4 @@
-"""The global random streams, and streams of one's own that a few numbers determine."""
+"""The global random streams, and separate streams that a few numbers determine."""
 
 import hashlib
 import random
@@ -14,14 +14,7 @@ CPU = torch.device("cpu")
 
 
 def stream(*numbers: int | str) -> torch.Generator:
-    """Make a generator that depends on all the numbers and on nothing else.
-
-    Args:
-        *numbers: Such as a seed, a purpose and an epoch.
-
-    Returns:
-        A generator on the CPU.
-    """
+    """Make a generator that depends on all the numbers and on nothing else."""
     return torch.Generator().manual_seed(mixed(*numbers))
 
 
@@ -32,14 +25,7 @@ def mixed(*numbers: int | str) -> int:
 
 
 def random_state(device: torch.device = CPU) -> dict[str, Any]:
-    """Copy the state of the global streams of Python, NumPy and torch.
-
-    Args:
-        device: An accelerator whose stream is copied too.
-
-    Returns:
-        Tensors, numbers and text only, so that a checkpoint can hold it.
-    """
+    """Copy the state of the global streams of Python, NumPy and torch."""
     legacy: Any = numpy.random.get_state(legacy=True)
     name, keys, *rest = legacy
     state = {
@@ -65,18 +51,8 @@ def set_random_state(state: Mapping[str, Any], device: torch.device = CPU) -> No
 
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed the global streams in the body, and leave them afterwards as they were.
-
-    Without an accelerator only the host's streams are touched: processes that read data must not
-    ask for an accelerator's.
-
-    Args:
-        seed: The seed.
-        device: An accelerator whose stream is seeded too.
-
-    Yields:
-        Nothing.
-    """
+    """Seed the global streams in the body, and restore them afterwards."""
+    # Processes that read data must not ask for an accelerator, so it is named where it is meant.
     before = random_state(device)
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
@@ -90,13 +66,8 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
 
 
 def start_streams(seed: int, process: int = 0) -> None:
-    """Start the streams that a training draws from, such as the masks of dropout.
-
-    Args:
-        seed: The run's seed.
-        process: Which of several processes this is. The first has torch's stream of the seed; the
-            others have streams of their own, lest all draw the same.
-    """
+    """Start the streams that a training draws from, such as the masks of dropout."""
+    # The first process has torch's stream of the seed; the others differ, so that they draw others.
     own = seed if process == 0 else mixed(seed, "process", process)
     torch.manual_seed(own)
     if process > 0:

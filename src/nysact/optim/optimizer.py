@@ -8,7 +8,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from nysact.distributed import (
     find_processes,
     is_sharded,
     local_gradient,
+    refuse_join,
     shard_like,
     wrapper_of,
 )
@@ -266,6 +267,10 @@ class PreconditionedOptimizer(Optimizer):
         finally:
             self.engine.pause(paused=before)
 
+    def join_hook(self, **kwargs: Any) -> NoReturn:
+        """Refuse to take part in ``torch.distributed.algorithms.Join``."""
+        refuse_join()
+
     # --- groups and state --------------------------------------------------------------------
 
     @torch.no_grad()
@@ -391,7 +396,8 @@ class PreconditionedOptimizer(Optimizer):
         Returns:
             The closure's loss, or ``None``.
         """
-        check_no_join(None if self._wrapper is None else self._wrapper())
+        if self._processes and self._wrapper is not None:
+            check_no_join(self._wrapper())
         if closure is None and self._only_initialises():
             self._init_state()
             self.engine.publish(self.state)

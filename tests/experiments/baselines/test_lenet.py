@@ -3,19 +3,13 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.baselines.registry import in_words
-from nysact.experiments.data.fashion_mnist import (
-    DEBIAN_FOLDER,
-    cache_folder,
-    files_in,
-    load_fashion_mnist,
-)
-from nysact.experiments.demo.comparison import Entry, Plan, compare
-from nysact.experiments.demo.contenders import contender
-from nysact.experiments.models import lenet5
+from nysact.experiments.data.fashion_mnist import DEBIAN_FOLDER, cache_folder, files_in
+from nysact.experiments.recipes import find_runs, load
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import load_run
 
 # Accuracy in percent that each reaches: docs/optimizers.md has the mean and the spread.
 REACHES = {
@@ -46,13 +40,6 @@ REACHES = {
 DOCS = Path(__file__).parents[3] / "docs" / "optimizers.md"
 
 
-@pytest.fixture(scope="module")
-def data():
-    if files_in(DEBIAN_FOLDER) is None and files_in(cache_folder()) is None:
-        pytest.skip("Fashion-MNIST is not installed")
-    return load_fashion_mnist().with_train_size(10_000)
-
-
 def test_a_goal_is_stated_for_every_optimizer():
     assert set(REACHES) == set(BASELINES)
 
@@ -64,14 +51,16 @@ def test_the_documents_have_its_settings(name):
     assert f"| `{name}` | {entry.title} | {settings} | {entry.source} |" in DOCS.read_text()
 
 
+def test_the_recipe_has_every_optimizer():
+    rows = {config.row: config.optimizer.name for config in load("fashion-optimizers").runs([0])}
+    assert rows == {entry.title: name for name, entry in BASELINES.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
-def test_reaches_its_accuracy(name, data):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        plan = Plan([Entry(contender(name), BASELINES[name].defaults["lr"])], lenet5, 2, 128, [0])
-        (summary,) = compare(plan, data)
-    finally:
-        torch.set_num_threads(threads)
-    assert summary.accuracies[0][-1] >= REACHES[name]
+def test_reaches_its_accuracy(name, tmp_path):
+    if files_in(DEBIAN_FOLDER) is None and files_in(cache_folder()) is None:
+        pytest.skip("Fashion-MNIST is not installed")
+    (config,) = find_runs(load("fashion-optimizers"), [BASELINES[name].title], seeds=[0])
+    stored = load_run(run(config, tmp_path, cpu=True))
+    assert stored.metrics[-1]["test_accuracy"] >= REACHES[name]

@@ -65,7 +65,6 @@ def test_memory_of_phases_grows_as_it_must():
     assert denser.bytes["refresh"] / dense.bytes["refresh"] > 3.5
 
 
-@pytest.mark.xfail(reason="the engine has no labels yet", strict=True)
 def test_memory_of_the_librarys_phases_grows_as_it_must():
     ours, larger = (measure_point("nysact", d, 4, OPTIONS, CPU) for d in (64, 128))
     dense, denser = (measure_point("foof", d, 4, OPTIONS, CPU) for d in (64, 128))

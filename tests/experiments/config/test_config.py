@@ -9,7 +9,6 @@ from nysact.experiments.baselines import BASELINES
 from nysact.experiments.config import Config
 from nysact.experiments.config.run import ADDED
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.formatting import slug
 from tests.experiments.configs import config
 
 
@@ -191,8 +190,3 @@ def test_default_of_an_option_that_changes_is_another_run(monkeypatch):
 def test_run_id_shows_what_is_varied():
     found = config(sweep={"optimizer.options.lr": 0.3}, row="NysAct, as released")
     assert found.run_id().startswith("nysact-as-released_digits_lr-0.3_seed-0_")
-
-
-def test_slug_is_fit_for_a_file_name():
-    assert slug("ResNet-32, 100 epochs") == "resnet-32-100-epochs"
-    assert slug("../x/..") == ".. x ..".replace(" ", "-")

@@ -19,7 +19,7 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
-from tests.experiments.run.test_runner import assert_same, run_with_kills
+from tests.experiments.run.kills import assert_same, run_with_kills
 
 from .picture_files import write_imagenet
 

@@ -12,7 +12,7 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.run.problem import cross_entropy
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
-from tests.experiments.run.test_runner import assert_same, run_with_kills
+from tests.experiments.run.kills import assert_same, run_with_kills
 
 
 def write_texts(folder: Path, files: int = 20) -> dict[str, str]:

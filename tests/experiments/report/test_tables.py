@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from nysact.experiments.clock import StepClock
+from nysact.experiments.devices import peak_memory
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.metrics import metric_of
 from nysact.experiments.recipes import Recipe
@@ -15,7 +17,6 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
-from nysact.experiments.run.clock import StepClock, summary
 from nysact.experiments.target import Target, parse_target
 
 from .stored import cells, results_of, write_json, write_run, write_table
@@ -108,7 +109,7 @@ def test_memory_is_read_as_the_clock_writes_it(tmp_path, monkeypatch):
         path = write_run(tmp_path, row)
         clock = StepClock(torch.device("cuda"))
         clock.restore([0.1, 0.1])
-        write_json(path / "timing.json", summary(clock))
+        write_json(path / "timing.json", clock.summary() | peak_memory(clock.device))
     found = cells(ratio_table(results_of(tmp_path), "SGD", {}), "NysAct")
     assert found["LeNet-5, 3 epochs: memory"].text == "1.10"
 

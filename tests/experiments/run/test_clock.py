@@ -3,13 +3,44 @@ import time
 import pytest
 import torch
 
-from nysact.experiments.run.clock import StepClock, settled, summary
-from nysact.experiments.timing import WINDOW
+from nysact.experiments.clock import WINDOW, Clock, StepClock, without_warmup
+from nysact.experiments.errors import ExperimentError
 
 CPU = torch.device("cpu")
 
 
-def test_clock_counts_each_step_and_nothing_between(monkeypatch):
+@pytest.mark.parametrize("kind", ["auto", "wall"])
+def test_clock_gives_the_seconds_between_two_marks(kind):
+    clock = Clock(CPU, kind)
+    start = clock.mark()
+    time.sleep(0.02)
+    assert clock.between(start, clock.mark()) >= 0.02
+
+
+def test_processor_time_does_not_count_sleep():
+    clock = Clock(CPU, "cpu")
+    start = clock.mark()
+    time.sleep(0.5)
+    assert clock.between(start, clock.mark()) < 0.5
+
+
+@pytest.mark.parametrize(("kind", "device"), [("events", "cpu"), ("cpu", "cuda"), ("sun", "cpu")])
+def test_clock_that_the_device_lacks_is_an_error(kind, device):
+    with pytest.raises(ExperimentError, match=f"--clock {kind}"):
+        Clock(torch.device(device), kind)
+
+
+@pytest.mark.cuda
+def test_events_wait_for_the_device():
+    clock = Clock(torch.device("cuda"))
+    matrix = torch.randn(2000, 2000, device="cuda")
+    start = clock.mark()
+    for _ in range(20):
+        matrix = matrix @ matrix
+    assert clock.between(start, clock.mark()) > 0
+
+
+def test_step_clock_counts_each_step_and_nothing_between(monkeypatch):
     now = iter([10.0, 10.5, 20.0, 21.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     clock = StepClock(CPU)
@@ -47,18 +78,18 @@ def clock_of(*parts: list[float]) -> StepClock:
 
 
 def test_summary_has_total_mean_and_median():
-    assert summary(clock_of([1.0, 2.0, 6.0])) == {
+    assert clock_of([1.0, 2.0, 6.0]).summary() == {
         "training_seconds": 9.0,
         "timed_steps": 3,
         "mean_step_seconds": 3.0,
         "median_step_seconds": 2.0,
     }
-    assert summary(clock_of())["mean_step_seconds"] == 0
+    assert clock_of().summary()["mean_step_seconds"] == 0
 
 
 def test_first_steps_of_each_process_count_in_the_total_alone():
     slow, steady = [9.0] * WINDOW, [1.0] * WINDOW
-    found = summary(clock_of(slow + steady, slow, slow + steady))
+    found = clock_of(slow + steady, slow, slow + steady).summary()
     assert found["training_seconds"] == 29 * WINDOW
     assert found["timed_steps"] == 2 * WINDOW
     assert (found["mean_step_seconds"], found["median_step_seconds"]) == (1, 1)
@@ -67,9 +98,9 @@ def test_first_steps_of_each_process_count_in_the_total_alone():
 def test_costly_steps_keep_their_share_of_the_mean():
     costly = [10.0 if step % WINDOW == 0 else 1.0 for step in range(10 * WINDOW)]
     expected = (10 + WINDOW - 1) / WINDOW
-    assert summary(clock_of(costly))["mean_step_seconds"] == pytest.approx(expected)
+    assert clock_of(costly).summary()["mean_step_seconds"] == pytest.approx(expected)
 
 
 def test_short_run_counts_all_its_steps():
     times = [float(step) for step in range(2 * WINDOW - 1)]
-    assert settled(times, [0]) == times
+    assert without_warmup(times, [0]) == times

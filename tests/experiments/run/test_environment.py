@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nysact.experiments.environment import commit_of, cuda, environment, version_of
-from nysact.experiments.run.precision import arithmetic
+from nysact.experiments.run.accelerator import arithmetic
 
 
 def git(folder, *arguments: str) -> str:

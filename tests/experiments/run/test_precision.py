@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.run.precision import arithmetic
-from nysact.experiments.run.tracking import make_accelerator
+from nysact.experiments.run.accelerator import arithmetic, make_accelerator
 from tests.experiments.configs import config
 
 

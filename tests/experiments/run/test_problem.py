@@ -9,11 +9,13 @@ from torch import nn
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import DeviceBatches, Share
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.run.problem import Problem, cross_entropy, evaluate, load_problem
+from nysact.experiments.losses import cross_entropy
+from nysact.experiments.run.evaluation import evaluate
+from nysact.experiments.run.problem import Problem, load_problem
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
 from tests.experiments.configs import config
-from tests.experiments.run.test_runner import assert_same, run_with_kills
+from tests.experiments.run.kills import assert_same, run_with_kills
 
 SCORES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 4, 1, 1, 2, 3])

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from nysact.experiments.config import Config
-from nysact.experiments.run.display import NoDisplay
+from nysact.experiments.run.display import Display
 from nysact.experiments.run.runner import run
 
 class Noted(nn.Dropout):
@@ -34,7 +34,7 @@ def build():
         nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), Noted({dropout}), nn.Linear(20, 10)
     )
 
-class Killer(NoDisplay):
+class Killer(Display):
     def on_step(self, step, loss):
         if step == int(sys.argv[2]):
             os.kill(os.getpid(), 9)

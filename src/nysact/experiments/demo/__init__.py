@@ -1,1 +1,1 @@
-"""The demo: a few optimizers, trained in turns, with a table and a picture at the end."""
+"""The demo: a recipe of three optimizers, with a table and a picture of the curves."""

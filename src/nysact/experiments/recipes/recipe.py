@@ -9,7 +9,6 @@ its own: it shows those of the recipe named there, or the ``columns`` of it that
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,6 @@ def stored_name(name: str) -> str:
     return Path(name).stem if name.endswith(SUFFIX) else name
 
 
-@cache
 def file_of(name: str) -> RecipeFile:
     """Read and check the file of a recipe."""
     own = name.endswith(SUFFIX)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from nysact.experiments import options
-from nysact.experiments.error_message import errors_shown
+from nysact.experiments.error_message import errors_shown, show_error
 from nysact.experiments.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe's name, or a file of one's own ending in .toml.")
-    ],
+    recipe: options.RecipeName,
     row: options.Row = None,
     column: options.Column = None,
     seed: Annotated[
@@ -30,58 +28,41 @@ def train(
     track: options.Track = None,
     cpu: options.Cpu = False,
 ) -> None:
-    """Train the runs of a recipe; those that are finished are left alone, others go on.
-
-    A run that fails stops no other. Options that take one value can be given several times.
-
-    Raises:
-        Exit: With status 1 if a run failed.
-    """
+    """Train the runs of a recipe; finished runs are skipped, and a failed run stops no other."""
     # Imported here, so that --help does not wait for it.
+    from nysact.experiments.files import check_writable
     from nysact.experiments.recipes import find_runs, load
     from nysact.experiments.run.tracking import trackers_of
 
     with errors_shown():
         configs = find_runs(load(recipe), row or (), column or (), seed or (), assign or ())
-        failures = train_all(configs, runs, trackers_of(track), cpu=cpu)
-    if failures:
+        trackers = trackers_of(track)
+        check_writable(runs, "--runs")
+        failed = train_all(configs, runs, trackers, cpu=cpu)
+    if failed:
         raise typer.Exit(1)
 
 
 def train_all(
     configs: "Sequence[Config]", runs: Path, trackers: Sequence[str], *, cpu: bool
 ) -> dict[str, str]:
-    """Train runs one after the other.
-
-    Args:
-        configs: The runs.
-        runs: The folder of all runs.
-        trackers: What else to tell.
-        cpu: Whether to train on the CPU where there is an accelerator.
-
-    Returns:
-        The runs that failed, with the reason.
-    """
+    """Train runs one after the other; give the reasons of those that failed."""
     import torch
 
     from nysact.experiments.run.display import display_for, title
     from nysact.experiments.run.runner import run
 
-    console, failures = Console(), {}
-    display = display_for(console)
+    display, failures = display_for(Console()), {}
     for config in configs:
         try:
-            path = run(config, runs, display=display, trackers=trackers, cpu=cpu)
+            run(config, runs, display=display, trackers=trackers, cpu=cpu)
         except Exception as error:
-            # The only run says all that there is to say; processes that share runs must not part.
+            # The error of a single run needs no list; processes that share runs must not part.
             if len(configs) == 1 or torch.distributed.is_initialized():
                 raise
             if not isinstance(error, ExperimentError):
                 traceback.print_exc()
             failures[title(config)] = str(error) or type(error).__name__
-        else:
-            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     for name, reason in failures.items():
-        text = f"Failed: {name}: {reason}"
-        Console(stderr=True).print(text, style="red", soft_wrap=True, markup=False, highlight=False)
+        show_error(f"Failed: {name}: {reason}")
     return failures

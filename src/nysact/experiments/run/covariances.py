@@ -1,9 +1,8 @@
-"""The covariance of each layer's inputs, and what low-rank sketches make of it.
+"""The covariance of each layer's inputs, and its low-rank approximations.
 
 Both are read off the library's own optimizers: FOOF has the exact inverse of covariance plus
-damping, NysAct that of its approximation, and either gives back the matrix that was inverted. They
-watch a copy of the model with learning rate 0, in evaluation mode, so that the training and its
-optimizer notice nothing.
+damping, NysAct that of its approximation, and inverting either gives the matrix. They observe a
+copy of the model with learning rate 0, in evaluation mode, so that the training is not affected.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from nysact import FOOF, NysAct
 from nysact.experiments.data.loaders import Batch
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.losses import LossFunction
 from nysact.experiments.randomness import seeded
-from nysact.experiments.run.problem import LossFunction
 
 SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...] = (
     "columns",
@@ -25,10 +24,10 @@ SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...] = (
 )
 # Samples that are looked at.
 SAMPLES = 128
-# Refreshes after which the subspace, which improves with each, has settled.
+# Refreshes after which the subspace, which improves with each, has converged.
 REFRESHES = 5
 DAMPING = 1.0
-# As if nothing were trained, and refreshed in each step from all samples.
+# Nothing is trained, and each step refreshes from all samples.
 WATCHING: dict[str, Any] = {
     "lr": 0.0,
     "momentum": 0.0,
@@ -41,13 +40,7 @@ WATCHING: dict[str, Any] = {
 
 
 class Observer:
-    """Looks at the layers of a model in training.
-
-    Args:
-        build: Makes a model of the same kind.
-        loss: Maps outputs and targets to a loss.
-        batch: Samples and targets, of which the first are looked at.
-    """
+    """Looks at the layers of a model in training, on the first samples of a batch."""
 
     def __init__(self, build: Callable[[], nn.Module], loss: LossFunction, batch: Batch) -> None:
         inputs, targets = batch
@@ -57,14 +50,7 @@ class Observer:
             self.model = build().to(inputs.device).eval()
 
     def check(self, layers: Iterable[str]) -> None:
-        """Make sure that layers can be looked at.
-
-        Args:
-            layers: Their names.
-
-        Raises:
-            ExperimentError: If the model has no such layer.
-        """
+        """Make sure that the model has these layers."""
         optimizer = FOOF(self.model)
         optimizer.remove_hooks()
         for name in layers:
@@ -73,14 +59,7 @@ class Observer:
                 raise ExperimentError(f"record.covariances: there is no layer {known}")
 
     def norms(self, model: nn.Module) -> dict[str, float]:
-        """Measure the Frobenius norm of each layer's covariance.
-
-        Args:
-            model: The model in training.
-
-        Returns:
-            Layer to norm, the constant input of a bias included.
-        """
+        """Measure the Frobenius norm of each layer's covariance, the bias's input included."""
         optimizer = FOOF(self.model, **WATCHING)
         self._look(model, optimizer, 1)
         return {
@@ -91,17 +70,7 @@ class Observer:
     def approximations(
         self, model: nn.Module, layers: Iterable[str], rank: int
     ) -> dict[str, Tensor]:
-        """Write out covariances and approximations.
-
-        Args:
-            model: The model in training.
-            layers: The layers.
-            rank: Rank of the approximations.
-
-        Returns:
-            ``"layer/covariance"``, and ``"layer/sketch"`` for each sketch, to matrices (d, d), or
-            (groups, d, d) for a grouped convolution.
-        """
+        """Give ``"layer/covariance"`` and each ``"layer/sketch"``: (d, d), or (groups, d, d)."""
         exact = FOOF(self.model, **WATCHING)
         self._look(model, exact, 1)
         watching: dict[str, FOOF | NysAct] = {"covariance": exact}
@@ -116,7 +85,7 @@ class Observer:
         }
 
     def _look(self, model: nn.Module, optimizer: FOOF | NysAct, steps: int) -> None:
-        """Let an optimizer see the samples as the model in training does."""
+        """Show an optimizer the samples with the weights of the model in training."""
         self.model.load_state_dict(model.state_dict())
         for _ in range(steps):
             optimizer.zero_grad()
@@ -126,7 +95,7 @@ class Observer:
 
 
 def matrix_of(inverse: Tensor) -> Tensor:
-    """Give back the matrix whose sum with the damping was inverted, float64."""
+    """Give the matrix whose sum with the damping was inverted, in float64."""
     identity = torch.eye(inverse.shape[-1], dtype=torch.float64, device=inverse.device)
     matrix: Tensor = torch.linalg.inv(inverse.double()) - DAMPING * identity
     return matrix

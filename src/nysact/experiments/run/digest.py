@@ -11,15 +11,7 @@ from nysact.experiments.run.problem import load_images
 
 
 def digest_of(data: Section) -> str | None:
-    """Sum up the content of data that a configuration names but does not determine.
-
-    Args:
-        data: The section of the configuration.
-
-    Returns:
-        A hash of the bytes of text or of the images that are kept on the device; ``None`` for a
-        folder of pictures, too many to be read, and for data handed over, which has a fingerprint.
-    """
+    """Hash the bytes of text or of images in memory; ``None`` for pictures and data passed in."""
     parts: Sequence[Tensor]
     if isinstance(data, TextData):
         parts = load_text(data)

@@ -1,21 +1,15 @@
-"""What is shown while a run trains: a live display, or lines where there is no terminal."""
+"""What is shown while a run trains: a bar on a terminal, lines where there is none."""
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from nysact.experiments.config import Config
+from nysact.experiments.metrics import METRICS
 
 # Reading a loss from an accelerator makes the host wait, so it is done twice a second at most.
 REFRESH_SECONDS = 0.5
@@ -23,11 +17,11 @@ REFRESH_SECONDS = 0.5
 LINE_SECONDS = 60.0
 
 
-class Display(Protocol):
-    """Shows how a run goes."""
+class Display:
+    """Is told how a run goes, and shows nothing."""
 
     def on_reuse(self, config: Config, message: str) -> None:
-        """Show that a run was finished before."""
+        """Show that a run had finished before."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Show that a run starts, or goes on after some steps."""
@@ -42,59 +36,25 @@ class Display(Protocol):
         """Show how the run ended."""
 
 
-class NoDisplay:
-    """Shows nothing."""
-
-    def on_reuse(self, config: Config, message: str) -> None:
-        """Do nothing."""
-
-    def start(self, config: Config, steps: int, done: int) -> None:
-        """Do nothing."""
-
-    def on_step(self, step: int, loss: Tensor) -> None:
-        """Do nothing."""
-
-    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def stop(self, message: str) -> None:
-        """Do nothing."""
-
-
 def display_for(console: Console) -> Display:
-    """Choose a display.
-
-    Args:
-        console: Where to show it.
-
-    Returns:
-        A live display on a terminal, else one that prints lines.
-    """
+    """Choose a live display on a terminal, else one that prints lines."""
     return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
 
 
-class LineDisplay:
-    """Prints a line at each evaluation, and one a minute between them.
-
-    Args:
-        console: Where to print.
-    """
+class LineDisplay(Display):
+    """Prints a line at each evaluation, and one a minute between them."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.steps = self.first = 0
-        self.started = self.last_line = time.monotonic()
 
     def on_reuse(self, config: Config, message: str) -> None:
-        """Print that a run was finished before."""
+        """Print a line."""
         self.line(f"{title(config)}: {message}")
 
     def start(self, config: Config, steps: int, done: int) -> None:
-        """Print what is trained."""
-        self.steps, self.first = steps, done
-        self.started = self.last_line = time.monotonic()
-        resumed = f", going on after {done}" if done else ""
-        self.line(f"{title(config)}: {steps} steps{resumed}")
+        """Print the run's name."""
+        self.steps, self.first, self.started = steps, done, time.monotonic()
+        self.line(f"{title(config)}: {steps} steps" + (f", going on after {done}" if done else ""))
 
     def on_step(self, step: int, loss: Tensor) -> None:
         """Print the loss if the last line is a while ago."""
@@ -103,8 +63,9 @@ class LineDisplay:
 
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Print the metrics."""
-        step = metrics["step"]
-        self.line(f"  step {step}/{self.steps}, {in_words(metrics)}, {self.left(step)}")
+        step, epoch = metrics["step"], f"epoch {metrics['epoch']:.4g}"
+        shown = ", ".join([f"step {step}/{self.steps}", epoch, *describe(metrics)])
+        self.line(f"  {shown}, {self.left(step)}")
 
     def stop(self, message: str) -> None:
         """Print how it ended."""
@@ -118,44 +79,30 @@ class LineDisplay:
         return f"{minutes}:{seconds:02d} left"
 
     def line(self, text: str) -> None:
-        """Print a line."""
+        """Print a line that stays, and remember when."""
         self.last_line = time.monotonic()
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-class LiveDisplay:
-    """Shows a bar with the latest loss, the latest evaluation and the time left.
-
-    Args:
-        console: The terminal.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.config: Config | None = None
-        self.evaluation = ""
-        self.last_refresh = 0.0
-
-    def on_reuse(self, config: Config, message: str) -> None:
-        """Leave a line that a run was finished before."""
-        self.line(f"{title(config)}: {message}")
+class LiveDisplay(LineDisplay):
+    """Shows a bar with the latest loss, the latest evaluation and the time left."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
         """Start the bar."""
-        self.config, self.evaluation = config, ""
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+        self.title, self.evaluation, self.last_refresh = title(config), "", 0.0
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[loss]}", markup=False),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
             console=self.console,
             transient=True,
             refresh_per_second=2,
         )
-        self.task = self.bar.add_task(title(config), total=steps, completed=done, loss="")
+        self.task = self.bar.add_task(self.title, total=steps, completed=done, loss="")
         self.bar.start()
 
     def on_step(self, step: int, loss: Tensor) -> None:
@@ -167,18 +114,12 @@ class LiveDisplay:
 
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics beside the bar."""
-        self.evaluation = f"({in_words(metrics, short=True)})"
+        self.evaluation = f"({', '.join(describe(metrics, losses=False))})"
 
     def stop(self, message: str) -> None:
         """End the bar and leave a line."""
-        label = title(self.config) if self.config else ""
-        if self.config:
-            self.bar.stop()
-        self.line(f"{label}: {message}")
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.bar.stop()
+        self.line(f"{self.title}: {message}")
 
 
 def title(config: Config) -> str:
@@ -187,17 +128,8 @@ def title(config: Config) -> str:
     return ", ".join([config.row, config.column, *varied, f"seed {config.seed}"])
 
 
-def in_words(metrics: Mapping[str, Any], short: bool = False) -> str:
-    """Write losses, accuracy and bits of an evaluation."""
-    parts = [] if short else [f"epoch {metrics['epoch']:.4g}"]
-    for name, form in (
-        ("train_loss", "training loss {:.4f}"),
-        ("test_loss", "test loss {:.4f}"),
-        ("test_accuracy", "test accuracy {:.2f}%"),
-        ("validation_loss", "validation loss {:.4f}"),
-        ("validation_accuracy", "validation accuracy {:.2f}%"),
-        ("bits_per_byte", "{:.4f} bits per byte"),
-    ):
-        if metrics.get(name) is not None and not (short and "loss" in name):
-            parts.append(form.format(metrics[name]))
-    return ", ".join(parts)
+def describe(metrics: Mapping[str, Any], *, losses: bool = True) -> list[str]:
+    """Write the metrics of an evaluation, such as ``test accuracy 90.12%``."""
+    known = [METRICS[name] for name in metrics if name in METRICS and metrics[name] is not None]
+    shown = [metric for metric in known if losses or "loss" not in metric.name]
+    return [f"{metric.label} {metric.text(metrics[metric.name])}" for metric in shown]

@@ -6,34 +6,25 @@ where other optimizers take its parameters, and nothing in the loop knows which 
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from torch import nn
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Share
+from nysact.experiments.devices import cpu_threads, peak_memory, state_bytes
+from nysact.experiments.environment import environment
 from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded, start_streams
-from nysact.experiments.run.clock import summary
+from nysact.experiments.run.accelerator import arithmetic, make_accelerator
 from nysact.experiments.run.digest import digest_of
-from nysact.experiments.run.display import Display, NoDisplay
-from nysact.experiments.run.environment import environment
-from nysact.experiments.run.precision import arithmetic
-from nysact.experiments.run.problem import Problem, load_problem
+from nysact.experiments.run.display import Display, describe
+from nysact.experiments.run.problem import LoadProblem, load_problem
 from nysact.experiments.run.store import RunFolder
-from nysact.experiments.run.tracking import (
-    check_trackers,
-    log,
-    make_accelerator,
-    start_trackers,
-)
-from nysact.experiments.run.training import DivergedError, Training
-from nysact.experiments.state_size import state_bytes
-from nysact.experiments.threads import cpu_threads
+from nysact.experiments.run.tracking import check_trackers, log, start_trackers
+from nysact.experiments.run.training import DivergedError, MakeModel, MakeOptimizer, Training
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -44,17 +35,7 @@ def train(
     display: Display,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> str | None:
-    """Train to the end, from the first step or from that of a checkpoint.
-
-    Args:
-        training: The run.
-        folder: Where it is stored.
-        display: Where it is shown.
-        checkpoint_seconds: Seconds between checkpoints; there is one after each evaluation too.
-
-    Returns:
-        Why the run ended early, ``None`` if it did not.
-    """
+    """Train to the end, from the first step or that of a checkpoint; return why it ended early."""
     saved = time.monotonic()
     try:
         for inputs, targets in training.batches():
@@ -74,16 +55,7 @@ def train(
 
 
 def record(training: Training, folder: RunFolder, display: Display) -> None:
-    """Evaluate, and write down and show what came of it.
-
-    Args:
-        training: The run.
-        folder: Where it is stored.
-        display: Where it is shown.
-
-    Raises:
-        DivergedError: If the training loss is not finite.
-    """
+    """Evaluate, store and show the metrics, and end a training whose loss is not finite."""
     failure = training.first_failure()
     metrics = training.evaluate()
     timing = {"step": training.step_number, "seconds": sum(training.clock.seconds())}
@@ -96,21 +68,12 @@ def record(training: Training, folder: RunFolder, display: Display) -> None:
 
 
 def is_time(training: Training, seconds: float, interval: float) -> bool:
-    """Tell whether a checkpoint is due; of several processes, the main one's clock decides.
-
-    Args:
-        training: The run.
-        seconds: Seconds since the last checkpoint.
-        interval: Seconds between checkpoints.
-
-    Returns:
-        Whether to write one now; the same in all processes.
-    """
+    """Whether a checkpoint is due; of several processes, the main one's clock decides."""
     if training.accelerator.num_processes == 1:
         return seconds >= interval
     if not training.is_check_due:
         return False
-    # Whether or not a checkpoint follows, lest the rounding depend on the clock.
+    # Whether or not a checkpoint follows, so that rounding does not depend on the clock.
     training.consolidate()
     return training.agree(seconds >= interval)
 
@@ -130,25 +93,13 @@ def run(
     trackers: Sequence[str] = (),
     cpu: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    build: Callable[[], nn.Module] | None = None,
-    load: Callable[[torch.device, Share], Problem] | None = None,
+    build: MakeModel | None = None,
+    load: LoadProblem | None = None,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> Path:
-    """Run a configuration, unless its folder has a result, from where its checkpoint is.
-
-    Args:
-        config: The configuration.
-        root: The folder of all runs; this one goes to ``root/recipe/run id``.
-        display: Where to show how it goes.
-        trackers: What else to tell: ``"tensorboard"``, ``"wandb"``, ``"trackio"``.
-        cpu: Whether to train on the CPU where there is an accelerator.
-        checkpoint_seconds: Seconds between checkpoints.
-        build: Makes the model, in the place of the one that the configuration names.
-        load: Loads the data, likewise.
-
-    Returns:
-        The run's folder.
-    """
-    display = display or NoDisplay()
+    """Run a configuration in its folder ``root/recipe/run id``, unless it has finished there."""
+    # build, load and make_optimizer replace the model, data and optimizer that it names.
+    display = display or Display()
     folder = RunFolder(root / config.recipe / config.run_id())
     if folder.finished:
         reuse(config, folder, display)
@@ -156,18 +107,13 @@ def run(
     check_trackers(trackers)
     accelerator = make_accelerator(config, cpu=cpu)
     if not accelerator.is_main_process:
-        display = NoDisplay()
-    with (
-        main_process_holds(folder, accelerator),
-        cpu_threads(config.threads),
-        arithmetic(config.precision),
-        seeded(config.seed, accelerator.device),
-    ):
+        display = Display()
+    with context(config, folder, accelerator):
         share = Share(accelerator.process_index, accelerator.num_processes)
         load = load or (lambda device, share: load_problem(config, device, share))
         build = build or (lambda: build_model(config.model.name, **config.model.options))
         problem = load(accelerator.device, share)
-        training = Training(config, build, problem, accelerator)
+        training = Training(config, build, problem, accelerator, make_optimizer)
         resume(training, folder)
         start_trackers(training, trackers, folder.path)
         display.start(config, training.steps, training.step_number)
@@ -177,35 +123,35 @@ def run(
             display.stop("stopped; the same command goes on from the last checkpoint")
             raise
         finish(training, folder, failure)
-        display.stop(ending(training, failure))
+        display.stop(f"{ending(training, failure)}: {folder.path}")
     accelerator.end_training()
     return folder.path
 
 
-def reuse(config: Config, folder: RunFolder, display: Display) -> None:
-    """Say that a run is finished, and make sure that it is of the same data.
+@contextmanager
+def context(config: Config, folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Lock the folder, by one process for all, and set threads, arithmetic and random streams."""
+    with (
+        folder.locked() if accelerator.is_main_process else nullcontext(),
+        cpu_threads(config.threads),
+        arithmetic(config.precision),
+        seeded(config.seed, accelerator.device),
+    ):
+        yield
 
-    Args:
-        config: The configuration.
-        folder: The run's folder.
-        display: Where to say so.
-    """
+
+def reuse(config: Config, folder: RunFolder, display: Display) -> None:
+    """Say that a run is finished and how to rerun it, and make sure that its text is the same."""
     # Images of a name are the same everywhere; text is whatever lies in its place today.
     if config.data.name == "text":
         folder.check_data(digest_of(config.data))
     if os.environ.get("RANK", "0") == "0":
-        display.on_reuse(
-            config, f"finished before: {folder.path}; to have it anew, delete that folder"
-        )
+        message = f"already finished: {folder.path}; delete that folder to rerun it"
+        display.on_reuse(config, message)
 
 
 def resume(training: Training, folder: RunFolder) -> None:
-    """Start the folder of a run, or go on from its checkpoint.
-
-    Args:
-        training: The run at its first step.
-        folder: Its folder.
-    """
+    """Start the folder of a run, or go on from its checkpoint."""
     accelerator = training.accelerator
     digest = digest_of(training.config.data)
     folder.check_data(digest)
@@ -213,7 +159,7 @@ def resume(training: Training, folder: RunFolder) -> None:
     if state is not None:
         training.load_state_dict(state)
     else:
-        # Neither the making of the model nor that of the optimizer shall shift the stream.
+        # So that making the model and the optimizer does not shift the stream.
         start_streams(training.config.seed, accelerator.process_index)
     if accelerator.is_main_process:
         place = environment(accelerator.device, accelerator.num_processes)
@@ -222,17 +168,14 @@ def resume(training: Training, folder: RunFolder) -> None:
 
 
 def finish(training: Training, folder: RunFolder, failure: str | None) -> None:
-    """Write what came of a run.
-
-    Args:
-        training: The run.
-        folder: Its folder.
-        failure: Why it ended early, if it did.
-    """
+    """Write the result of a run, or why it ended early."""
     if not training.accelerator.is_main_process:
         return
-    timing = summary(training.clock)
-    timing["optimizer_state_bytes"] = state_bytes(training.optimizer)
+    timing = {
+        **training.clock.summary(),
+        **peak_memory(training.accelerator.device),
+        "optimizer_state_bytes": state_bytes(training.optimizer),
+    }
     arrays = None if failure else training.arrays()
     folder.finish(training.result(failure), timing, arrays)
 
@@ -242,15 +185,5 @@ def ending(training: Training, failure: str | None) -> str:
     if failure:
         return f"failed at {failure}"
     final = training.result()["metrics"]["final"]
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in final.items())
+    shown = ", ".join(describe(final))
     return f"{shown} after {training.step_number} steps, {sum(training.clock.seconds()):.0f} s"
-
-
-@contextmanager
-def main_process_holds(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """Lock the folder by one process for all."""
-    if not accelerator.is_main_process:
-        yield
-        return
-    with folder.locked():
-        yield

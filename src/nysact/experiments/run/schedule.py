@@ -9,17 +9,7 @@ from nysact.experiments.config import Schedule
 
 
 def factor(schedule: Schedule, step: int, steps: int, steps_an_epoch: int) -> float:
-    """Give what the learning rate is multiplied with.
-
-    Args:
-        schedule: The kind of schedule.
-        step: Steps done so far.
-        steps: Steps of the whole run.
-        steps_an_epoch: Steps of an epoch.
-
-    Returns:
-        1 at the end of the warm-up; a cosine goes from there to 0 at the end of the run.
-    """
+    """The factor of the learning rate: 1 at the end of the warm-up, then a cosine down to 0."""
     warmup = schedule.warmup_steps or schedule.warmup_epochs * steps_an_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -33,15 +23,5 @@ def factor(schedule: Schedule, step: int, steps: int, steps_an_epoch: int) -> fl
 def make_schedule(
     optimizer: Optimizer, schedule: Schedule, steps: int, steps_an_epoch: int
 ) -> LambdaLR:
-    """Make a scheduler, to be stepped after each step of the optimizer.
-
-    Args:
-        optimizer: The optimizer with its highest learning rate.
-        schedule: The kind of schedule.
-        steps: Steps of the whole run.
-        steps_an_epoch: Steps of an epoch.
-
-    Returns:
-        The scheduler.
-    """
+    """Make a scheduler, to be stepped after each of the ``steps`` of the optimizer."""
     return LambdaLR(optimizer, lambda step: factor(schedule, step, steps, steps_an_epoch))

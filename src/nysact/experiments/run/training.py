@@ -1,6 +1,5 @@
 """A run in training: a model, an optimizer, a schedule, and all that a checkpoint must hold."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,21 +13,25 @@ from torch.optim import Optimizer
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
 from nysact.experiments.baselines.released import ReleasedOptimizer
+from nysact.experiments.clock import StepClock
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.data.loaders import Batch
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.metrics import metric_of
 from nysact.experiments.randomness import random_state, set_random_state
-from nysact.experiments.run.clock import StepClock
 from nysact.experiments.run.covariances import Observer
-from nysact.experiments.run.problem import Problem, check_fit, evaluate
+from nysact.experiments.run.evaluation import evaluate
+from nysact.experiments.run.fit import check_fit
+from nysact.experiments.run.problem import Problem
 from nysact.experiments.run.schedule import make_schedule
 
 # So often the losses are looked at, and several processes agree on a checkpoint; in between the
 # host need not wait for the device. A fixed number of steps, so that results do not depend on time;
 # that of NysAct's refreshes, after which the processes have little to add up.
 CHECK_STEPS = 50
-# What is judged by its lowest value; everything else by its highest.
-LOWER_IS_BETTER = ("train_loss", "test_loss", "validation_loss", "bits_per_byte")
+
+MakeModel = Callable[[], nn.Module]
+MakeOptimizer = Callable[[nn.Module], Optimizer]
 
 
 class DivergedError(Exception):
@@ -36,44 +39,27 @@ class DivergedError(Exception):
 
 
 class Training:
-    """A run in training.
-
-    Args:
-        config: The configuration.
-        build: Makes the model, on the CPU.
-        problem: What it trains on.
-        accelerator: Device, precision and processes.
-
-    Attributes:
-        step_number: Steps done.
-        steps: Steps of the whole run.
-        clock: The time of each step.
-        values: The metrics of every evaluation so far, each a list.
-    """
+    """A run in training: ``step_number`` of ``steps`` are done."""
 
     def __init__(
         self,
         config: Config,
-        build: Callable[[], nn.Module],
+        build: MakeModel,
         problem: Problem,
         accelerator: Accelerator,
+        make_optimizer: MakeOptimizer | None = None,
     ) -> None:
         self.config = config
         self.problem = problem
         self.accelerator = accelerator
         if accelerator.device.type == "cuda":
-            # The peak of an earlier run of this process is none of this one's.
+            # The peak of an earlier run of this process is not that of this one.
             torch.cuda.reset_peak_memory_stats(accelerator.device)
         # Training convolutions is faster in this layout, on a CPU by a third.
         model = build().to(accelerator.device).to(memory_format=torch.channels_last)
         # Before the optimizer, so that one that observes the model knows of other processes.
         self.model = accelerator.prepare_model(model)
-        optimizer = find(config.optimizer.name).build_for_run(
-            self.model,
-            config.optimizer.options,
-            config.seed,
-            decay_vectors=config.optimizer.decay_vectors,
-        )
+        optimizer = (make_optimizer or self._named_optimizer)(self.model)
         self._check_processes(optimizer)
         self.steps = config.steps or (config.epochs or 0) * len(problem.train)
         self.schedule = make_schedule(optimizer, config.schedule, self.steps, len(problem.train))
@@ -83,11 +69,18 @@ class Training:
         self.optimizer = optimizer
         self.step_number = 0
         self.clock = StepClock(accelerator.device)
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[float]] = {}  # of every evaluation so far
         self._losses: list[Tensor] = []
         self.observer = self._make_observer(build)
 
-    def _make_observer(self, build: Callable[[], nn.Module]) -> Observer | None:
+    def _named_optimizer(self, model: nn.Module) -> Optimizer:
+        """Make the optimizer that the configuration names."""
+        chosen = self.config.optimizer
+        return find(chosen.name).build_for_run(
+            model, chosen.options, self.config.seed, decay_vectors=chosen.decay_vectors
+        )
+
+    def _make_observer(self, build: MakeModel) -> Observer | None:
         """Make what looks at the layers' covariances, if they are to be recorded."""
         record = self.config.record
         if not (record.covariance_norms or record.covariances):
@@ -97,22 +90,19 @@ class Training:
         return observer
 
     def _check_processes(self, optimizer: Optimizer) -> None:
-        """Refuse several processes, or fp16, for an optimizer that cannot do with them."""
+        """Refuse several processes, or fp16, for an optimizer that cannot handle them."""
         alone = needs_of(optimizer) is not Needs.GRADIENT
-        title = find(self.config.optimizer.name).title
         several = self.accelerator.num_processes > 1
         # The released code's statistics are each process's own, so that its replicas drift apart.
         if several and (alone or isinstance(optimizer, ReleasedOptimizer)):
-            raise ExperimentError(f"{title} cannot be trained by several processes: start one")
+            row = self.config.row
+            raise ExperimentError(f"{row} cannot be trained by several processes: start one")
         if alone and self.config.precision == "fp16":
-            raise ExperimentError(f"{title} cannot be trained in fp16: set precision=bf16 or fp32")
+            row = self.config.row
+            raise ExperimentError(f"{row} cannot be trained in fp16: set precision=bf16 or fp32")
 
     def batches(self) -> Iterator[Batch]:
-        """Go through the batches that are left, epoch after epoch.
-
-        Yields:
-            Inputs and targets.
-        """
+        """Go through the batches that are left, epoch after epoch."""
         while self.step_number < self.steps:
             epoch, start = divmod(self.step_number, len(self.problem.train))
             for inputs, targets in self.problem.train.epoch(epoch, start):
@@ -123,22 +113,9 @@ class Training:
                 yield inputs, targets
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Take one step on a batch.
-
-        It does ``loss.backward()``, ``optimizer.step()`` and ``optimizer.zero_grad()``, and what
-        else an optimizer may need: see :mod:`nysact.experiments.baselines.needs`.
-
-        Args:
-            inputs: The batch.
-            targets: Its targets.
-
-        Returns:
-            The loss before the step.
-
-        Raises:
-            DivergedError: If the optimizer finds no finite update.
-            RuntimeError: If the step fails otherwise, such as for lack of memory.
-        """
+        """Take one step on a batch, and give the loss before it."""
+        # It does loss.backward(), optimizer.step() and optimizer.zero_grad(), and whatever else an
+        # optimizer may need: see nysact.experiments.baselines.needs.
         try:
             with self.clock.step():
                 loss = training_step(
@@ -170,11 +147,8 @@ class Training:
         return self.step_number % CHECK_STEPS == 0
 
     def first_failure(self) -> int | None:
-        """Find the first step since the last evaluation whose loss is not finite.
-
-        Returns:
-            The first in any process, which must all ask together; ``None`` if there is none.
-        """
+        """The first step since the last evaluation whose loss is not finite in any process."""
+        # All processes must ask together.
         finite = torch.stack(self._losses).isfinite()
         steps = torch.where(finite.all(), len(finite), finite.int().argmin())
         if self.accelerator.num_processes > 1:
@@ -188,11 +162,7 @@ class Training:
         return bool(broadcast(answer))
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the model, and the training since the last time.
-
-        Returns:
-            The metrics with the step.
-        """
+        """Measure the model, and the training since the last evaluation."""
         train_loss = torch.stack(self._losses).mean()
         self._losses.clear()
         if self.accelerator.num_processes > 1:
@@ -216,11 +186,7 @@ class Training:
         return model
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Write out the covariances that are to be recorded.
-
-        Returns:
-            Arrays by name, none if none is.
-        """
+        """The covariances that are to be recorded, by name."""
         record = self.config.record
         if self.observer is None or not record.covariances:
             return {}
@@ -228,26 +194,25 @@ class Training:
         return {name: matrix.numpy() for name, matrix in found.items()}
 
     def result(self, failure: str | None = None) -> dict[str, Any]:
-        """Sum up the run.
-
-        Args:
-            failure: Why it ended early, if it did.
-
-        Returns:
-            Steps, epochs, final and best value of each metric, and the failure if there was one.
-        """
+        """Sum up the run: last and best value of each metric, and the failure if there was one."""
+        # A metric without a finite value has no best one.
+        finite = {name: list(filter(np.isfinite, values)) for name, values in self.values.items()}
+        best = {
+            name: (max if metric_of(name).higher else min)(values, default=np.nan)
+            for name, values in finite.items()
+        }
         return {
             "steps": self.step_number,
             "epochs": self.step_number / len(self.problem.train),
             "metrics": {
                 "final": {name: values[-1] for name, values in self.values.items()},
-                "best": {name: best(name, values) for name, values in self.values.items()},
+                "best": best,
             },
             **({"failure": failure} if failure else {}),
         }
 
     def consolidate(self) -> None:
-        """Add up what each process's optimizer has seen; all processes must ask together.
+        """Add up the statistics of each process's optimizer; all processes must ask together.
 
         It rounds, so that it must not happen at moments that depend on time.
         """
@@ -256,11 +221,7 @@ class Training:
             optimizer.consolidate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that the rest of the run depends on.
-
-        Returns:
-            What a checkpoint holds. All processes must ask for it together.
-        """
+        """All that the rest of the run depends on; all processes must ask for it together."""
         scaler = self.accelerator.scaler
         # What each process has seen since the last refresh belongs to the state too.
         self.consolidate()
@@ -280,14 +241,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where a checkpoint was made.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-
-        Raises:
-            ExperimentError: If it was made by another number of processes.
-        """
+        """Go on from where a checkpoint was made, by as many processes."""
         count, index = self.accelerator.num_processes, self.accelerator.process_index
         if len(state["random"]) != count:
             raise ExperimentError(
@@ -304,18 +258,10 @@ class Training:
         losses = state["losses"].reshape(count, -1)[index]
         self._losses = list(losses.to(self.accelerator.device))
         self.values = state["values"]
-        self.clock.restore(state["seconds"].tolist(), state.get("starts", [0]))
+        self.clock.restore(state["seconds"].tolist(), state["starts"])
 
 
 def is_divergence(error: RuntimeError) -> bool:
     """Tell a factorisation that failed from other errors, such as memory that ran out."""
     failed = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
     return failed or "max_failures" in str(error)
-
-
-def best(name: str, values: list[float]) -> float:
-    """Pick the best of a metric's values; what is not finite is best only where nothing is."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return math.nan
-    return min(finite) if name in LOWER_IS_BETTER else max(finite)

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,22 +9,20 @@ from statistics import median
 from typing import Any
 
 import typer
-from torch import Tensor
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.presence import would_be_downloaded
 from nysact.experiments.devices import chosen_device
 from nysact.experiments.environment import device_name
-from nysact.experiments.run.display import NoDisplay, title
+from nysact.experiments.run.display import title
 from nysact.experiments.run.failure import succeeded
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import load_runs
+from nysact.experiments.run.store import StoredRun, load_run, load_runs
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.jobs import local_jobs
 
-# Steps that are timed: fewer if they take longer than the limit, more if refreshes are rarer.
+# Steps that are timed: the first one refreshes the factors and warms up.
 STEPS = 10
-LIMIT_SECONDS = 10.0
 # What a process takes until its first step.
 START_SECONDS = 5.0
 # Settings that hardly change the duration of a run.
@@ -67,12 +64,21 @@ def finished(executor: Executor) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for stored in load_runs(executor.root) if executor.root.is_dir() else []:
         if succeeded(stored) and stored.environment.get("device_name") == device:
-            begin, end = ((stored.path / f"{n}.json").stat().st_mtime for n in ("config", "result"))
             # A resumed run has a new config.json, but took at least as long as its steps.
-            steps = (stored.timings or {}).get("training_seconds", 0.0)
-            seconds = max(end - begin + START_SECONDS, steps)
+            seconds = max(training_seconds(stored), span(stored) + START_SECONDS)
             found.setdefault(kind_of(stored.config), []).append(seconds)
     return {kind: median(seconds) for kind, seconds in found.items()}
+
+
+def training_seconds(stored: StoredRun) -> float:
+    """The time of a run's steps."""
+    return float((stored.timings or {}).get("training_seconds", 0.0))
+
+
+def span(stored: StoredRun) -> float:
+    """The time from a run's first step to its end, evaluations included."""
+    begin, end = (stored.path / "config.json", stored.path / "result.json")
+    return end.stat().st_mtime - begin.stat().st_mtime
 
 
 def timed(configs: Sequence[Config], cpu: bool) -> list[float | str]:
@@ -91,50 +97,17 @@ def time_all(configs: Sequence[Config], cpu: bool) -> list[float | str]:
 
 
 def time_one(config: Config, cpu: bool) -> float | str:
-    """Time some steps and an evaluation, or say why that failed."""
-    stopwatch = Stopwatch()
-    # After the first step, the timed ones include as many refreshes as they have in the long run.
-    steps = 1 + max(STEPS, config.optimizer.options.get("inv_interval", 0))
-    with tempfile.TemporaryDirectory(prefix="nysact-") as folder:
-        try:
-            short = config.override([f"evaluation_interval={steps}"])
-            run(short, Path(folder), display=stopwatch, cpu=cpu)
-        except EnoughError:
-            pass
-        except Exception as error:  # The other runs are timed all the same.
-            return " ".join(f"{type(error).__name__}: {error}".split())
-    return stopwatch.seconds(config.evaluation_interval)
-
-
-class EnoughError(Exception):
-    """Enough steps have been timed."""
-
-
-class Stopwatch(NoDisplay):
-    """Times the steps of a run up to its first evaluation, and ends it there."""
-
-    evaluation, epoch = 0.0, 1.0  # the seconds of an evaluation, and the steps of an epoch
-
-    def start(self, config: Config, steps: int, done: int) -> None:
-        """Start the clock."""
-        self.steps, self.times = steps, [time.perf_counter()]
-
-    def on_step(self, step: int, loss: Tensor) -> None:
-        """Note the time once the device has done the step: reading the loss waits for it."""
-        float(loss)
-        self.times.append(time.perf_counter())
-        if self.times[-1] - self.times[0] > LIMIT_SECONDS:
-            raise EnoughError
-
-    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
-        """Note the time of an evaluation, and stop."""
-        self.evaluation = time.perf_counter() - self.times[-1]
-        self.epoch = metrics["step"] / metrics["epoch"]
-        raise EnoughError
-
-    def seconds(self, evaluation_interval: int | None) -> float:
-        """Scale up to the whole run; the first step warms up and counts only if it is alone."""
-        times = self.times[1:] if len(self.times) > 2 else self.times
-        step = (times[-1] - times[0]) / max(1, len(times) - 1)
-        evaluations = max(1, self.steps / (evaluation_interval or self.epoch))
-        return START_SECONDS + self.steps * step + evaluations * self.evaluation
+    """Time some steps and an evaluation, and scale them up; or say why that failed."""
+    try:
+        short = config.override([f"steps={STEPS}", f"evaluation_interval={STEPS}"])
+        with tempfile.TemporaryDirectory(prefix="nysact-") as folder:
+            stored = load_run(run(short, Path(folder), cpu=cpu))
+            evaluation = span(stored) - training_seconds(stored)
+    except Exception as error:  # The other runs are timed all the same.
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    last = stored.metrics[-1]
+    epoch = last["step"] / last["epoch"]
+    steps = config.steps or (config.epochs or 1) * epoch
+    evaluations = max(1, steps / (config.evaluation_interval or epoch))
+    step = training_seconds(stored) / last["step"]
+    return float(START_SECONDS + steps * step + evaluations * evaluation)

@@ -59,37 +59,16 @@ def test_finished_runs_are_not_run_again_and_others_are_told_apart(compared):
     narrow = lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))  # noqa: E731
     others = [
         compared(narrow, *sets(), optimizers=["sgd"]),
-        compared(network, *sets(shift=1.0), optimizers=["sgd"]),
         compared(network, *sets(n=90), optimizers=["sgd"]),
-        compared(optimizers=["sgd"], loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
+        compared(optimizers=["sgd"], loss=loss_of_pictures),
+        compared(optimizers=["sgd"], name="other"),
+        compared(optimizers={"SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1)}),
+        compared(optimizers={"SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.2)}),
     ]
-    assert len({path, *(other.runs[0].path for other in others)}) == 5
+    assert len({path, *(other.runs[0].path for other in others)}) == 7
 
 
-class Scaled(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 2)
-        self.function = function
-
-    def forward(self, x):
-        return self.function(self.layer(x))
-
-
-def test_what_model_and_loss_compute_tells_comparisons_apart(compared):
-    models = [lambda: Scaled(torch.tanh), lambda: Scaled(lambda x: 2 * x), lambda: Scaled(abs)]
-    losses = [
-        nn.functional.cross_entropy,
-        partial(nn.functional.cross_entropy, label_smoothing=0.1),
-        lambda outputs, targets: nn.functional.cross_entropy(2 * outputs, targets),
-        lambda outputs, targets: nn.functional.cross_entropy(3 * outputs, targets),
-    ]
-    found = [compared(model, *sets(), optimizers=["sgd"]) for model in models]
-    found += [compared(models[0], *sets(), optimizers=["sgd"], loss=loss) for loss in losses[1:]]
-    assert len({other.runs[0].path for other in found}) == 6
-
-
-def test_loss_and_samples_made_again_go_on_with_the_former_run(compared):
+def test_samples_of_any_kind_are_trained_on_and_runs_found_again(compared):
     paths = {
         compared(
             lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
@@ -119,31 +98,64 @@ class Pictures(torch.utils.data.Dataset):
         return numpy.full((2, 2), index, dtype=numpy.float32), index % 2
 
 
-def loss_of_pictures(outputs, targets, scale: float):
+def loss_of_pictures(outputs, targets, scale: float = 1.0):
     return scale * nn.functional.cross_entropy(outputs, targets)
 
 
-def test_sample_in_the_middle_of_tensors_counts(compared):
-    train, test = sets()
-    first = compared(network, train, test, optimizers=["sgd"])
-    changed = train.tensors[0].clone()
-    changed[31] += 1
-    second = compared(network, TensorDataset(changed, train.tensors[1]), test, optimizers=["sgd"])
-    assert first.runs[0].path != second.runs[0].path
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (network(), "model is a Sequential: expected a function that makes a new model"),
+        (3, "model is a int: expected a function"),
+        (lambda model=network(): model, "the same model twice"),  # noqa: B008
+        (lambda: 3, r"model\(\) is a int: expected a torch.nn.Module"),
+    ],
+)
+def test_model_that_is_not_new_on_every_call_is_an_error(compared, tmp_path, model, message):
+    with pytest.raises(ExperimentError, match=message):
+        compared(model, *sets(), optimizers=["sgd"])
+    assert not list(tmp_path.iterdir())
 
 
-def test_model_that_is_not_made_anew_is_an_error(compared):
-    model = network()
-    with pytest.raises(ExperimentError, match="the same model each time"):
-        compared(lambda: model, *sets(), optimizers=["sgd"])
+def test_regression_with_the_default_loss_is_refused_before_training(compared, tmp_path):
+    inputs = torch.randn(80, 6)
+    for targets in (inputs.sum(1), inputs.sum(1, keepdim=True), inputs[:, :2]):
+        data = TensorDataset(inputs, targets)
+        with pytest.raises(ExperimentError, match="for a regression give a loss"):
+            compared(lambda: nn.Linear(6, 1), data, data, ["sgd"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_shares_of_classes_are_targets_of_the_default_loss(compared):
+    inputs = torch.randn(80, 6)
+    data = TensorDataset(inputs, inputs[:, :2].softmax(1))
+    assert compared(network, data, data, ["sgd"]).rows()[0]["failure"] is None
+
+
+def test_folder_that_cannot_be_written_to_is_refused_before_training(capsys):
+    with pytest.raises(ExperimentError, match="runs /dev/null/x: cannot be written to"):
+        compare(network, *sets(), ["sgd"], runs="/dev/null/x", cpu=True)
+    assert "steps" not in capsys.readouterr().out
+
+
+def test_optimizer_of_ones_own_takes_part(compared):
+    own = lambda model: torch.optim.Adagrad(model.parameters(), lr=0.05)  # noqa: E731
+    found = compared(optimizers={"sgd": {}, "Adagrad": own})
+    assert [row["optimizer"] for row in found.rows()] == ["SGD", "Adagrad"]
+    losses = [line["train_loss"] for line in found.runs[1].metrics]
+    assert losses[-1] < losses[0]
+    optimizer = found.runs[1].config["optimizer"]
+    assert (optimizer["name"], optimizer["options"]["lr"]) == ("own", 0.05)
+    with pytest.raises(ExperimentError, match=r"makes a Linear: expected a torch\.optim"):
+        compared(optimizers={"x": lambda model: nn.Linear(1, 1)})
 
 
 def test_run_that_is_taken_as_it_is_is_named(compared, capsys):
     (run,) = compared(optimizers=["sgd"]).runs
-    assert "finished before" not in capsys.readouterr().out
+    assert "already finished" not in capsys.readouterr().out
     compared(optimizers=["sgd"])
     said = capsys.readouterr().out.replace("\n", "")
-    assert f"finished before: {run.path}; to have it anew, delete that folder" in said
+    assert f"already finished: {run.path}; delete that folder to rerun it" in said
 
 
 def test_diverged_run_is_said_to_have_failed_and_not_averaged(compared):
@@ -185,7 +197,7 @@ def test_labels_tell_settings_of_one_optimizer_apart(compared):
 @pytest.mark.parametrize(
     ("optimizers", "message"),
     [
-        (["sgd", "sgd"], "'SGD' twice"),
+        (["sgd", "sgd"], "'sgd' twice"),
         ({"SGD": ("sgd", {}), "sgd": {}}, "'SGD' twice"),
         ({"sgd": 0.1}, "expected settings such as"),
         ({"a": ("sgd", 0.1)}, "expected settings such as"),
