@@ -94,9 +94,7 @@ def _cholesky_root(covariance: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, T
     return root, root, info == 0
 
 
-def damped_core(
-    root: Tensor, shift: Tensor, damping: float | Tensor, power: float = 1.0
-) -> Tensor:
+def damped_core(root: Tensor, shift: Tensor, damping: float | Tensor, power: float = 1.0) -> Tensor:
     """Compute ``(R R^T + (damping - shift) I)^-power``, within the range of the approximation."""
     # root: (..., r, r); shift: (...), as is a damping that is a tensor; float64 where possible
     wide = root.to(working_dtype(root))
@@ -106,7 +104,8 @@ def damped_core(
     core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
     if power != 1:
         values, vectors = torch.linalg.eigh(core)
-        return (vectors * values.pow(-power).unsqueeze(-2)) @ vectors.mT
+        powered: Tensor = (vectors * values.pow(-power).unsqueeze(-2)) @ vectors.mT
+        return powered
     factor = torch.linalg.cholesky_ex(core)[0]
     identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
     half: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)

@@ -106,8 +106,11 @@ def _before_accumulation(layer: Layer, gradient: Tensor) -> None:
 
 @disable_dynamo
 def _after_accumulation(layer: Layer, weight: Tensor) -> None:
-    # fully_shard accumulates the gradients of several backward passes before it reduces them.
-    layer.pending.set_aside(every_pass=layer.is_sharded)
+    # fully_shard calls from the stream that reduces gradients, after several backward passes
+    # perhaps: the calls are set aside by the step.
+    layer.pending.has_gradient = True
+    if not layer.is_sharded:
+        layer.pending.set_aside()
 
 
 class ForwardHook:

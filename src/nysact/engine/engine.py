@@ -87,7 +87,7 @@ class Engine:
                 continue
             capturing = group.batch.capturing
             if capturing:
-                group.adopt_handed_out()
+                group.adopt()
             flags = group.due()
             # By then the report has long arrived, and all ranks read it at the same step.
             group.failures.report(wait=together and any(flags))

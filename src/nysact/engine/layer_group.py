@@ -172,11 +172,11 @@ class LayerGroup:
         for layer in self.layers:
             layer.pending.begin_step()
 
-    def adopt_handed_out(self) -> None:
-        """Take the calls behind gradients that the user assigned."""
+    def adopt(self) -> None:
+        """Take the calls behind gradients that no hook saw accumulated."""
         for layer in self.layers:
             if layer.weight.grad is not None:
-                layer.pending.adopt_handed_out()
+                layer.pending.adopt(sharded=layer.is_sharded)
 
     def commit(self) -> None:
         """Add the step's statistics to the running ones; values that aren't finite are left out."""
@@ -224,7 +224,8 @@ class LayerGroup:
             self.failures.post(self.factors.failures * failed, self.running.means())
         self.failures.report()
         if self.curvature.restarts(self.shape):
-            self.running.restart(wanted)
+            carried = self.curvature.carried(self.factors.current, self.running.rows)
+            self.running.restart(wanted, carried)
 
     def _mask(self, flags: Sequence[bool]) -> Tensor:
         """Put flags on the device with fills, which need no sync."""

@@ -67,9 +67,8 @@ class PendingStatistics:
             # The model's own zero_grad can't be observed; its effect shows here.
             self._drop_set_aside()
 
-    def set_aside(self, *, every_pass: bool) -> None:
+    def set_aside(self, *, every_pass: bool = False) -> None:
         """The gradient was accumulated: add the calls it came through to the batch's sums."""
-        self.has_gradient = True
         passes = list(self._arrived) if every_pass else [backward_id()]
         calls = [call for each in passes for call in self._arrived.pop(each, [])]
         self._add(calls + self._unhooked)
@@ -102,7 +101,10 @@ class PendingStatistics:
         self._set_aside.clear()
         self.has_calls = self.has_gradient = False
 
-    def adopt_handed_out(self) -> None:
-        """Set aside the calls of gradients that ``autograd.grad`` gave and the user assigned."""
-        if not self.has_gradient:
+    def adopt(self, *, sharded: bool) -> None:
+        """Set aside the calls of gradients that a sharded weight or the user's code accumulated."""
+        if sharded and self.has_gradient:
+            self.set_aside(every_pass=True)
+        elif not self.has_gradient:
+            # autograd.grad gave these gradients, and the user assigned them.
             self._add([call for each in self._received for call in self._arrived.pop(each, [])])

@@ -31,7 +31,9 @@ class FOOF(PreconditionedOptimizer, options=FOOFOptions):
     table 7.
     """
 
-    def __init__(self, model: nn.Module, params: Any = None, **options: Unpack[FOOFOptions]) -> None:
+    def __init__(
+        self, model: nn.Module, params: Any = None, **options: Unpack[FOOFOptions]
+    ) -> None:
         super().__init__(model, params, **options)
 
     def _curvature(self, group: Mapping[str, Any]) -> Curvature:

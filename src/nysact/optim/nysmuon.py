@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from nysact.optim.nysact import NysActOptions, NystromOptimizer
-from nysact.optim.settings import MuonOptions
+from nysact.optim.settings import AdamWOptions, MuonOptions
 
 _TRACE_DAMPING = {"damping": 0.2, "damping_scale": "trace"}
 
@@ -56,9 +56,13 @@ class NysMuon(
         super().__init__(model, params, **options)
 
 
+class NysAdamWOptions(NysActOptions, AdamWOptions, total=False):
+    """Options of :class:`nysact.NysAdamW`."""
+
+
 class NysAdamW(
     NystromOptimizer,
-    options=NysActOptions,
+    options=NysAdamWOptions,
     defaults={**_TRACE_DAMPING, "update": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
 ):
     """AdamW on preconditioned gradients.
@@ -76,6 +80,6 @@ class NysAdamW(
     """
 
     def __init__(
-        self, model: nn.Module, params: Any = None, **options: Unpack[NysActOptions]
+        self, model: nn.Module, params: Any = None, **options: Unpack[NysAdamWOptions]
     ) -> None:
         super().__init__(model, params, **options)

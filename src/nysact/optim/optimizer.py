@@ -156,7 +156,9 @@ class PreconditionedOptimizer(Optimizer):
 
     def _adamw(self) -> dict[str, Any]:
         """Settings of AdamW for the parameters that Muon leaves out."""
-        values = {name: self._alone.get(f"adamw_{name}") for name in ("lr", "betas", "weight_decay")}
+        values = {
+            name: self._alone.get(f"adamw_{name}") for name in ("lr", "betas", "weight_decay")
+        }
         return {name: value for name, value in values.items() if value is not None}
 
     @property

@@ -253,9 +253,7 @@ class UpdateOptions(TypedDict, total=False):
     ]
     momentum: Annotated[float, Option(0.9, NOT_NEGATIVE, "Momentum factor of SGD and Muon.")]
     nesterov: Annotated[bool, Option(False, FLAG, "Whether SGD and Muon use Nesterov momentum.")]
-    weight_decay: Annotated[
-        float, Option(5e-4, NOT_NEGATIVE, "Coefficient of the weight decay.")
-    ]
+    weight_decay: Annotated[float, Option(5e-4, NOT_NEGATIVE, "Coefficient of the weight decay.")]
     decoupled_weight_decay: Annotated[
         bool,
         Option(
@@ -264,12 +262,6 @@ class UpdateOptions(TypedDict, total=False):
             "Whether the decay of SGD acts on the parameters themselves, as it always does in "
             "AdamW and Muon, and not on the preconditioned gradient.",
         ),
-    ]
-    betas: Annotated[
-        tuple[float, float], Option((0.9, 0.999), BETAS, "Decays of AdamW's two averages.")
-    ]
-    eps: Annotated[
-        float, Option(1e-8, NOT_NEGATIVE, "Added to the denominator of AdamW.")
     ]
     ns_steps: Annotated[int, Option(5, COUNT, "Newton-Schulz iterations of Muon.")]
     adjust_lr_fn: Annotated[
@@ -299,6 +291,15 @@ class UpdateOptions(TypedDict, total=False):
     ]
 
 
+class AdamWOptions(TypedDict, total=False):
+    """Settings of AdamW, which the groups with ``update="adamw"`` of every optimizer may set."""
+
+    betas: Annotated[
+        tuple[float, float], Option((0.9, 0.999), BETAS, "Decays of AdamW's two averages.")
+    ]
+    eps: Annotated[float, Option(1e-8, NOT_NEGATIVE, "Added to the denominator of AdamW.")]
+
+
 class MuonOptions(TypedDict, total=False):
     """AdamW for the parameters that Muon leaves out."""
 
@@ -322,7 +323,9 @@ class LossOptions(TypedDict, total=False):
         Callable[[], float] | None,
         Option(
             None,
-            Rule(lambda v: v is None or callable(v), "a function such as scaler.get_scale, or None"),
+            Rule(
+                lambda v: v is None or callable(v), "a function such as scaler.get_scale, or None"
+            ),
             "Returns the factor of a scaled loss: ``scaler.get_scale`` of a ``GradScaler``.",
             grouped=False,
         ),
@@ -382,6 +385,9 @@ def unknown_name(names: Collection[str], known: Collection[str]) -> str | None:
 
 def check_group(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     """Check the options of a parameter group that is completed with the defaults."""
+    # Schedulers take an optimizer for AdamW by its default betas: those of SGD have none.
+    adamw = options_of(AdamWOptions, {}).items()
+    options = {**options, **{name: option for name, option in adamw if name in group}}
     unknown = unknown_name(group.keys() - _FOREIGN, options.keys())
     if unknown:
         raise ValueError(f"unknown parameter group option {unknown}")

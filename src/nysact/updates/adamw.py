@@ -25,6 +25,7 @@ def adamw_update(group: dict[str, Any], gradients: Gradients, state: States) -> 
         return
     for param in params:
         state[param].setdefault("step", torch.zeros((), dtype=torch.float32))
+    beta1, beta2 = group.get("betas", (0.9, 0.999))
     adamw(
         [local(param) for param in params],
         local_gradients(params, gradients),
@@ -35,10 +36,10 @@ def adamw_update(group: dict[str, Any], gradients: Gradients, state: States) -> 
         foreach=group["foreach"],
         fused=group["fused"],
         amsgrad=False,
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
+        beta1=beta1,
+        beta2=beta2,
         lr=rate_of(group),
         weight_decay=group["weight_decay"],
-        eps=group["eps"],
+        eps=group.get("eps", 1e-8),
         maximize=group["maximize"],
     )

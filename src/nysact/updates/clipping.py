@@ -13,7 +13,9 @@ from nysact.torch_private import foreach_mul
 from nysact.updates.gradients import Gradients, rate_of
 
 
-def clip_step(param_groups: Sequence[Mapping[str, Any]], gradients: Gradients, bound: float) -> None:
+def clip_step(
+    param_groups: Sequence[Mapping[str, Any]], gradients: Gradients, bound: float
+) -> None:
     """Scale the preconditioned gradients of the groups in place, without a device sync."""
     owned = [(p, group) for group in param_groups for p in group["params"] if p in gradients]
     if not owned:
