@@ -7,7 +7,7 @@ from torch import nn
 from nysact import Call
 from nysact.layers import find_adapters
 
-from ..optim.steps import plain, values
+from ..steps import plain, values
 from ..oracles import damped_inverse, error, randn
 
 EMBED = 6

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from ..optim.steps import backward, plain, values
+from ..steps import backward, plain, values
 from ..oracles import damped_inverse, error, randn
 
 pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ import torch
 
 from nysact.layers import registry
 
-from ..optim.steps import backward, plain, values
+from ..steps import backward, plain, values
 from ..oracles import damped_inverse, error, randn
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_layer.py"

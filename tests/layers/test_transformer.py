@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ..optim.steps import plain, same, state_of, values
+from ..steps import plain, same, state_of, values
 from ..oracles import damped_inverse, error, randn
 
 EMBED = 8

@@ -12,7 +12,7 @@ from nysact import Preconditioner
 from nysact.curvature import SKETCHES
 
 from ..oracles import randn
-from .steps import images, plain, same, state_of, two_layers, values
+from ..steps import images, plain, same, state_of, two_layers, values
 
 every_sketch = pytest.mark.parametrize("sketch", SKETCHES)
 
@@ -279,7 +279,7 @@ MISMATCHES = {
     "layers that are not in it": (
         lambda: {**(saved := saved_by(two_layers(), rank=4)), "state": {2: saved["state"][2]}},
         ValueError,
-        r"no state of the layers \['0', '5'\]",
+        r"no state of the weights \['0.weight', '5.weight'\]",
     ),
     "other names": (
         lambda: saved_by(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from .steps import backward, images, inverse_of, plain, set_gradients, two_layers
+from ..steps import backward, images, inverse_of, plain, set_gradients, two_layers
 
 
 def step(model, optimizer, seed=0):
@@ -106,7 +106,7 @@ def test_a_group_added_later_is_preconditioned_and_leaves_the_others(at):
     assert list(optimizer.layers) == ["0", "1"]
     assert optimizer.diagnostics()["1"]["damping"] == 0.5
     assert optimizer.diagnostics()["1"]["refresh_age"] == 0
-    assert all(len(layer._forward_pre_hooks) == 1 for layer in model)
+    assert all(len(layer._forward_hooks) == 1 for layer in model)
 
 
 def test_a_group_added_while_paused_stays_paused():
@@ -124,7 +124,7 @@ def test_a_group_added_after_the_hooks_were_removed_brings_none_back():
     optimizer = plain(model, model[0].parameters())
     optimizer.remove_hooks()
     optimizer.add_param_group({"params": model[1].parameters()})
-    assert not any(layer._forward_pre_hooks for layer in model)
+    assert not any(layer._forward_hooks for layer in model)
 
 
 def test_a_layer_without_gradient_does_not_disturb_those_of_its_shape():

@@ -96,9 +96,10 @@ class PreconditionedOptimizer(Optimizer):
         defaults = {name: v for name, v in values.items() if name not in self._alone}
         defaults["precondition"] = True
         self._group_options = {n: o for n, o in self._options.items() if n not in self._alone}
+        named = named_groups(model, params)
         self._assigned = assign(model) if "update" in defaults else {}
         self._reasons: dict[Tensor, str] = {}
-        groups = self._by_update(named_groups(model, params), defaults)
+        groups = self._by_update(named, defaults)
         for group in [{}, *groups]:
             check_group({**defaults, **group}, self._group_options)
         self._processes = find_processes(wrapped, self._alone["process_group"])

@@ -12,7 +12,7 @@ from torch import nn
 from nysact.curvature import SKETCHES
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from .steps import (
+from ..steps import (
     backward,
     hooks_on,
     images,
@@ -94,7 +94,7 @@ def test_a_copy_of_a_model_is_not_observed(how):
         file.seek(0)
         twin = torch.load(file, weights_only=False)
     # Its hooks hold neither layer nor state, which would travel with the model otherwise.
-    assert len(hooks_on(twin)) == len(twin[0]._forward_pre_hooks) * 2
+    assert len(hooks_on(twin)) == len(twin[0]._forward_hooks) * 2
     assert all(value is None for hook in hooks_on(twin) for value in vars(hook).values())
     before = state_of(optimizer)
     for seed in range(3):
@@ -142,7 +142,7 @@ def test_two_optimizers_on_one_model_see_the_same():
     assert error(one.inverse(""), damped_inverse(expected[0, :4, :4], 1.0)) < 1e-12
     assert error(inverse_of(other, module), damped_inverse(expected, 0.1)) < 1e-12
     one.remove_hooks()
-    assert len(module._forward_pre_hooks) == 1
+    assert len(module._forward_hooks) == 1
 
 
 @pytest.mark.parametrize("sketch", SKETCHES)

@@ -7,7 +7,7 @@ from torch import nn
 
 from nysact import NysAct
 
-from ..oracles import as_matrix, forward, n_groups, randn
+from .oracles import as_matrix, forward, n_groups, randn
 
 # Nothing but the preconditioned gradient is in the update, and every sample counts.
 PLAIN = {
