@@ -83,17 +83,20 @@ class Discovery:
     def _check_patterns(self, modules: Modules) -> None:
         names = [name for name, _, _ in modules]
         names += [_layer_name(name, adapter) for name, _, adapter in _each(modules)]
+        names += {_role(module, adapter) for _, module, adapter in _each(modules)}
         for pattern in self._exclude:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
                     f"exclude pattern {pattern!r} matches no module: expected shell-style "
-                    f"patterns of module names such as {names[-1]!r}"
+                    f"patterns of module names such as {modules[-1][0]!r}, or roles such as "
+                    "'role:contraction'"
                 )
 
-    def _excluding(self, name: str) -> str | None:
-        """The pattern that excludes a layer, by its own name or that of a module around it."""
-        parts = name.split(".")
+    def _excluding(self, name: str, module: nn.Module, adapter: LayerAdapter) -> str | None:
+        """The pattern that excludes a layer: by role, by name, or by a module around it."""
+        parts = _layer_name(name, adapter).split(".")
         names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+        names.append(_role(module, adapter))
         matches = (p for p in self._exclude if any(fnmatch.fnmatchcase(n, p) for n in names))
         return next(matches, None)
 
@@ -111,7 +114,7 @@ class Discovery:
                 layout = (type(adapter).to_matrix, adapter.geometry(module))
                 if layouts.setdefault(weight, layout) != layout:
                     uses[weight] = other
-                if self._excluding(_layer_name(name, adapter)) is not None:
+                if self._excluding(name, module, adapter) is not None:
                     uses[weight] = f"shared with {name!r}, which is excluded"
         return uses
 
@@ -131,7 +134,7 @@ class Discovery:
         """Why a weight that has an adapter is not preconditioned, if it isn't."""
         weight = _weight(module, adapter)
         group = self._group_of.get(weight)
-        pattern = self._excluding(_layer_name(name, adapter))
+        pattern = self._excluding(name, module, adapter)
         if name in self._uncalled:
             return f"{self._uncalled[name]} uses its parameters without calling it"
         if self._outputs and not adapter.shows_output:
@@ -209,6 +212,16 @@ def _weight(module: nn.Module, adapter: LayerAdapter) -> nn.Parameter:
     weight = own_parameters(module)[adapter.weight_name]
     assert weight is not None
     return weight
+
+
+def _role(module: nn.Module, adapter: LayerAdapter) -> str:
+    """What ``exclude`` calls a layer by the shape of its matrix."""
+    geometry = adapter.geometry(module)
+    if hasattr(module, "kernel_size"):
+        return "role:convolution"
+    if geometry.in_features >= 2 * geometry.out_features:
+        return "role:contraction"
+    return "role:expansion" if geometry.out_features >= 2 * geometry.in_features else "role:square"
 
 
 def _layer_name(name: str, adapter: LayerAdapter) -> str:

@@ -229,6 +229,9 @@ class LayerGroup:
         if self.curvature.restarts(self.shape):
             carried = self.curvature.carried(self.factors.current, self.running.rows)
             self.running.restart(wanted, carried)
+        if all(due):
+            # The statistics fit the probes of the window that opens next.
+            self._window = None
 
     def _mask(self, flags: Sequence[bool]) -> Tensor:
         """Put flags on the device with fills, which need no sync."""
