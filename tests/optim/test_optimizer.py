@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from ..steps import backward, images, inverse_of, plain, set_gradients, two_layers
+from ..steps import backward, images, inverse_of, plain, two_layers
 
 
 def step(model, optimizer, seed=0):

@@ -15,7 +15,6 @@ from ..steps import (
     joint_gradient,
     plain,
     same,
-    set_gradients,
     two_layers,
     values,
 )

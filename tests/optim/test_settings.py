@@ -36,7 +36,10 @@ BAD_OPTIONS = [
         "inv_interval=12 is not a multiple of cov_interval=5",
     ),
     ({"cov_interval": 5, "inv_interval": 1}, "inv_interval=1 is not a multiple"),
-    ({"sketch": "columsn"}, r"sketch='columsn', expected one of \('columns', 'gaussian', 'subspace'\)"),
+    (
+        {"sketch": "columsn"},
+        r"sketch='columsn', expected one of \('columns', 'gaussian', 'subspace'\)",
+    ),
     ({"sketch": None}, "sketch=None"),
     ({"tail": 1}, "tail=1, expected True or False"),
     ({"subsample": 0}, "subsample=0, expected 'auto', or an integer"),
