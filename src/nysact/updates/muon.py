@@ -23,7 +23,6 @@ from nysact.updates.layout import MatrixLayout
 
 # The coefficients of Jordan et al., as in torch.optim.Muon.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_EPS = 1e-7
 
 
 def muon_update(
@@ -107,7 +106,9 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     wide = matrices.to(dtype)
     tall = wide.shape[-2] > wide.shape[-1]
     wide = wide.mT if tall else wide
-    wide = wide / torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True).clamp(min=_EPS)
+    # Preconditioned gradients may be small at any scale: only a zero must not divide.
+    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
+    wide = wide / norm.clamp(min=torch.finfo(dtype).tiny)
     for _ in range(steps):
         gram = wide @ wide.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
