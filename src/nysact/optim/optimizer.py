@@ -29,6 +29,7 @@ from nysact.optim import checkpoint
 from nysact.optim.assignment import assign, split_group
 from nysact.optim.groups import name_group, named_groups, names_of
 from nysact.optim.settings import (
+    MuonOptions,
     Option,
     check_group,
     documentation_of,
@@ -157,10 +158,9 @@ class PreconditionedOptimizer(Optimizer):
 
     def _adamw(self) -> dict[str, Any]:
         """Settings of AdamW for the parameters that Muon leaves out."""
-        values = {
-            name: self._alone.get(f"adamw_{name}") for name in ("lr", "betas", "weight_decay")
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        names = {name: name.removeprefix("adamw_") for name in MuonOptions.__annotations__}
+        known = options_of(MuonOptions, self._alone)
+        return {short: known[name].default for name, short in names.items()}
 
     @property
     def updates(self) -> Mapping[str, str]:
