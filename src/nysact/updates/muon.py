@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.distributed import local
+from nysact.distributed import is_sharded, local
 from nysact.torch_private import foreach_lerp, foreach_mul
 from nysact.updates.gradients import (
     Gradients,
@@ -36,6 +36,7 @@ def muon_update(
     params = with_gradient(group)
     if not params:
         return
+    _check_whole(params)
     updates = _momentum(group, params, gradients, state)
     held, rate = [local(param) for param in params], rate_of(group)
     if group["weight_decay"]:
@@ -46,6 +47,17 @@ def muon_update(
     for param, layout, result in zip(held, chosen, results, strict=True):
         scaled = result * (rate * adjustment(group["adjust_lr_fn"], *layout.shape))
         param.sub_(layout.weight(scaled.to(param.dtype), param))
+
+
+def _check_whole(params: Sequence[Tensor]) -> None:
+    """Raise if a weight lies on several processes, each of which would see some rows alone."""
+    for param in params:
+        if is_sharded(param) and not all(each.is_replicate() for each in param.placements):
+            raise ValueError(
+                f"update='muon' for a weight of shape {tuple(param.shape)} that is sharded over "
+                f"processes as {param.placements}: Muon needs the whole matrix; use NysAdamW, put "
+                "it into a group with update='adamw', or wrap the model in DistributedDataParallel"
+            )
 
 
 def _momentum(
