@@ -24,6 +24,11 @@ def plain(model, params=None, **options):
     return NysAct(model, params, **{**PLAIN, **options})
 
 
+def exact(module, **options):
+    """An optimizer whose inverse tells the covariance that it was computed from."""
+    return plain(module, rank=1000, damping=0.1, **options)
+
+
 def backward(module, inputs, seed=0, **call):
     """One forward and one backward with a random gradient of the output."""
     outputs = forward(module, inputs, **call)
