@@ -82,7 +82,7 @@ class Exchange:
 
     def _cut(self, index: int, whole: Tensor) -> Sequence[Tensor]:
         split = self._splits[index]
-        return whole.split([split.part(rank)[split.dim] for rank in self._ranks], dim=split.dim)
+        return torch.split(whole, [split.part(r)[split.dim] for r in self._ranks], split.dim)
 
     def _all_to_all(
         self, outgoing: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[Size]], like: Tensor
