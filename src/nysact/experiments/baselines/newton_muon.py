@@ -1,9 +1,5 @@
 """Newton-Muon: Muon on gradients multiplied by the exact inverse covariance."""
 
-from typing import Any, Unpack
-
-from torch import nn
-
 from nysact import FOOF
 from nysact.optim.family import FOOFOptions
 from nysact.optim.settings import MuonOptions
@@ -31,8 +27,3 @@ class NewtonMuon(
     From Du and Su, arXiv 2604.01472: what :class:`nysact.NysMuon` approximates at rank r, with
     the same parameters given to Muon.
     """
-
-    def __init__(
-        self, model: nn.Module, params: Any = None, **options: Unpack[NewtonMuonOptions]
-    ) -> None:
-        super().__init__(model, params, **options)
