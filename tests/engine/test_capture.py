@@ -55,6 +55,21 @@ def test_foreign_hooks_stay():
     assert calls == [1]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_statistics_are_of_the_inputs_that_other_hooks_have_replaced(late):
+    module = nn.Linear(4, 2).double()
+    inputs, replaced = randn(5, 4), randn(7, 4, seed=1)
+    if not late:
+        module.register_forward_pre_hook(lambda *_: (replaced,))
+    optimizer = plain(module, rank=100)
+    if late:
+        module.register_forward_pre_hook(lambda *_: (replaced,))
+    module(inputs).sum().backward()
+    optimizer.step()
+    A = torch.cat([replaced, torch.ones(7, 1).double()], dim=1)
+    assert error(optimizer.inverse(""), damped_inverse(A.T @ A / 7, 1.0)) < 1e-12
+
+
 def test_a_forgotten_optimizer_takes_its_hooks_with_it():
     model = two_layers()
     optimizer = plain(model)

@@ -46,12 +46,17 @@ BAD_OPTIONS = [
     ({"subsample": "all"}, "subsample='all'"),
     ({"seed": 1.5}, "seed=1.5"),
     ({"max_failures": -1}, "max_failures=-1"),
+    ({"damping_scale": "relative"}, "damping_scale='relative', expected one of"),
+    ({"power": 0.0}, r"power=0.0, expected a number in \(0, 1\]"),
+    ({"power": 1.5}, "power=1.5"),
+    ({"memory": "short"}, "memory='short', expected one of"),
+    ({"update": "adam"}, "update='adam', expected one of"),
     ({"nesterov": True, "momentum": 0}, "nesterov=True needs momentum > 0"),
 ]
 OF_THE_ENGINE = [
     (options, message)
     for options, message in BAD_OPTIONS
-    if not options.keys() & {"lr", "momentum", "weight_decay", "nesterov"}
+    if not options.keys() & {"lr", "momentum", "weight_decay", "nesterov", "update"}
 ]
 
 
@@ -100,6 +105,19 @@ def test_a_bad_option_of_a_group_is_refused(model, options, message):
 def test_an_unknown_option_of_a_group_names_the_nearest(model, option, message):
     with pytest.raises(ValueError, match=message):
         NysAct(model, [{"params": model.parameters(), option: 1}])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("dampening", "NysAct has no option 'dampening': did you mean 'damping'"),
+        ("inverse_interval", "did you mean 'inv_interval'"),
+        ("zzz", "expected one of"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(model, option, message):
+    with pytest.raises(TypeError, match=message):
+        NysAct(model, **{option: 1})
 
 
 PARAMS = {
