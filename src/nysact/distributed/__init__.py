@@ -1,5 +1,6 @@
 """Process groups and sharded tensors; nothing here knows layers or optimizers."""
 
+from nysact.distributed.exchange import Exchange, Split, split_of
 from nysact.distributed.groups import Group, wrapper_of
 from nysact.distributed.join import check_no_join, refuse_join
 from nysact.distributed.processes import Processes, Sum, find_processes, processes_pending
@@ -20,9 +21,11 @@ from nysact.distributed.shards import (
 from nysact.distributed.sharing import assign, rank_slices, sharing_pays
 
 __all__ = [
+    "Exchange",
     "Group",
     "Processes",
     "RowShard",
+    "Split",
     "Sum",
     "assign",
     "check_no_join",
@@ -41,6 +44,7 @@ __all__ = [
     "sharded_like",
     "sharing_pays",
     "split_inputs",
+    "split_of",
     "sum_over_shards",
     "wrapper_of",
 ]

@@ -173,9 +173,11 @@ class LayerGroup:
             layer.pending.begin_step()
 
     def adopt(self) -> None:
-        """Take the calls behind gradients that no hook saw accumulated."""
+        """Take the calls behind gradients that no hook saw accumulated; drop those of none."""
         for layer in self.layers:
-            if layer.weight.grad is not None:
+            if layer.weight.grad is None:
+                layer.pending.discard()
+            else:
                 layer.pending.adopt(sharded=layer.is_sharded)
 
     def commit(self) -> None:
@@ -192,7 +194,8 @@ class LayerGroup:
     @property
     def exchanged(self) -> int:
         """Numbers that one layer's factors and success flags take."""
-        return sum(value[0].numel() for value in self.factors.current.values()) + self.shape.groups
+        factors = sum(value.numel() for value in self.factors.current.values())
+        return factors // len(self.layers) + self.shape.groups
 
     def due(self) -> list[bool]:
         """Which layers take new factors: all once a window, others at their first data."""
