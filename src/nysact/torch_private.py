@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo as disable_dynamo  # torch.optim marks its steps with it
+from torch._compile import _disable_dynamo
 from torch._guards import detect_fake_mode  # the only test for a tensor of an export or a trace
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
@@ -23,28 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = [
-    "WRAPPER_NAMES",
-    "active_ddp",
-    "backward_id",
-    "backward_retains_graph",
-    "checkpoint_recomputes",
-    "disable_dynamo",
-    "first_local_row",
-    "foreach_copy",
-    "foreach_lerp",
-    "foreach_mul",
-    "fsdp_meshes",
-    "in_join",
-    "in_transform",
-    "is_data_parallel_replica",
-    "is_fake",
-    "own_parameters",
-    "uncompiled",
-]
-
 # Names that torch.compile, FSDP and activation checkpointing insert into parameter names.
 WRAPPER_NAMES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+disable_dynamo = _disable_dynamo  # torch.optim marks its steps with it
 
 # The last Join of each wrapper that is known to be over.
 _finished_joins: MutableMapping[DistributedDataParallel, Any] = WeakKeyDictionary()

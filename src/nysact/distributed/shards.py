@@ -163,18 +163,17 @@ class RowShard:
 
 
 def row_shard(
-    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, ranks: Collection[int]
+    weight: Tensor, matrices: tuple[int, ...], output_dim: int, ranks: Collection[int]
 ) -> RowShard | str:
     """The shard of a weight of (groups, out, in), or why it can't be preconditioned in place."""
+    groups, out, fan_in = matrices
     if not is_sharded(weight):
-        return RowShard(*matrices, output_dim=output_dim)
+        return RowShard(groups, out, fan_in, output_dim=output_dim)
     mesh, placements = placement_of(weight)
     block_dim = None
     for index, placement in enumerate(placements):
-        if placement.is_replicate() or mesh.size(index) == 1:
-            continue
         dim = getattr(placement, "dim", None)
-        if dim == output_dim:
+        if placement.is_replicate() or mesh.size(index) == 1 or dim == output_dim:
             continue
         if dim is None or _ranks_along(mesh, index) <= set(ranks):
             return (
@@ -182,20 +181,12 @@ def row_shard(
                 f"an output: pass shard_placement_fn=lambda p: Shard({output_dim}) for it to "
                 "fully_shard, so that each output is on one process"
             )
-        if block_dim is not None or matrices[0] > 1:
+        if block_dim is not None or groups > 1:
             return f"its weight is sharded over processes as {placements}, in blocks of blocks"
         block_dim = index
-    return _row_shard(weight, matrices, output_dim, block_dim)
-
-
-def _row_shard(
-    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, block_dim: int | None
-) -> RowShard:
-    groups, out, fan_in = matrices
     shape = local(weight.detach()).shape
     outputs = shape[output_dim]
-    if block_dim is not None:
-        fan_in = shape[1 - output_dim]
+    fan_in = fan_in if block_dim is None else shape[1 - output_dim]
     if output_dim or groups == 1:
         return RowShard(groups, outputs, fan_in, block_dim=block_dim, output_dim=output_dim)
     start = first_local_row(weight)

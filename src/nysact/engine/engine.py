@@ -108,7 +108,7 @@ class Engine:
             for group in groups
             for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
         ]
-        self.processes.start_sum(terms).wait()
+        self.processes.sum(terms)
         for group in groups:
             group.running.accept_reduction()
 

@@ -39,25 +39,10 @@ class LayerGroup:
     """Layers of equal shape in one parameter group.
 
     Every tensor begins with (layers, groups); ``optimizer.state[weight]`` holds slices of it.
-
-    Attributes:
-        layers: The layers, in the order of the tensors.
-        options: Their parameter group.
-        structure: The structural options that the state was made for.
-        shape: Sizes of the covariance.
-        batch: Statistics of the calls since the last step.
-        running: Statistics of all steps.
-        factors: The factors of the last refresh.
-        failures: The failures of the last refresh.
     """
 
     def __init__(
-        self,
-        layers: Sequence[Layer],
-        curvature: Curvature,
-        queue: CallQueue,
-        *,
-        reduced: bool = False,
+        self, layers: Sequence[Layer], curvature: Curvature, queue: CallQueue, *, reduced: bool
     ) -> None:
         first, names = layers[0], [layer.name for layer in layers]
         geometry, self.has_bias = first.geometry, first.has_bias
@@ -65,7 +50,7 @@ class LayerGroup:
         rank = min(first.group.get("rank", dim), dim)
         self.layers = layers
         self.options = first.group
-        self.structure = structure_of(self.options)
+        self.structure = structure_of(self.options)  # that the state was made for
         self.shape = Shape(geometry.groups, dim, rank, geometry.out_features)
         self.dtype = first.statistic_dtype
         self.curvature = curvature
@@ -78,9 +63,8 @@ class LayerGroup:
         self._attempted = [False] * len(layers)
         self._window: int | None = None
         for index, layer in enumerate(layers):
-            called = getattr(layer, "pending", None) is not None and layer.pending.was_called
-            layer.pending = PendingStatistics(self.batch, index)
-            layer.pending.was_called = called
+            called = hasattr(layer, "pending") and layer.pending.was_called
+            layer.pending = PendingStatistics(self.batch, index, was_called=called)
         self._slice()
         if first.weight.device.type != "meta":
             self.to(first.weight.device, self.dtype)
@@ -139,7 +123,7 @@ class LayerGroup:
 
     def follow(self, device: torch.device, dtype: torch.dtype) -> None:
         """Follow a model that was moved or cast since the last step."""
-        if self.batch.device != device or self.dtype != dtype:
+        if self.device != device or self.dtype != dtype:
             self.batch.queue.flush()
             self.to(device, dtype)
             self.open()
@@ -173,9 +157,11 @@ class LayerGroup:
             layer.pending.begin_step()
 
     def adopt(self) -> None:
-        """Take the calls behind gradients that no hook saw accumulated."""
+        """Take the calls behind gradients that no hook saw accumulated; drop those of none."""
         for layer in self.layers:
-            if layer.weight.grad is not None:
+            if layer.weight.grad is None:
+                layer.pending.discard()
+            else:
                 layer.pending.adopt(sharded=layer.is_sharded)
 
     def commit(self) -> None:
@@ -192,7 +178,8 @@ class LayerGroup:
     @property
     def exchanged(self) -> int:
         """Numbers that one layer's factors and success flags take."""
-        return sum(value[0].numel() for value in self.factors.current.values()) + self.shape.groups
+        factors = sum(value.numel() for value in self.factors.current.values())
+        return factors // len(self.layers) + self.shape.groups
 
     def due(self) -> list[bool]:
         """Which layers take new factors: all once a window, others at their first data."""

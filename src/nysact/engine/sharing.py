@@ -29,7 +29,7 @@ def compute_and_exchange(groups: Sequence[LayerGroup], processes: Processes) -> 
     computed = [_compute(group, part) for group, part in zip(groups, slices, strict=True)]
     # The other ranks have zeros in these slices: the sum is what was computed.
     terms = [[*factors.values(), usable] for factors, usable in computed]
-    processes.start_sum([tensor for each in terms for tensor in each]).wait()
+    processes.sum([tensor for each in terms for tensor in each])
     return [(factors, usable > 0) for factors, usable in computed]
 
 
