@@ -20,6 +20,7 @@ class Kronecker(TwoSided):
 
     statistic = "covariance"
     degree = 2
+    eigenpairs = staticmethod(covariance_eigenpairs)
 
     def statistic_size(self, size: int) -> tuple[int, ...]:
         return (size, size)
@@ -34,7 +35,7 @@ class Kronecker(TwoSided):
         return rows.mT @ rows
 
     def factorise(self, statistic: Tensor) -> tuple[Tensors, Tensor]:
-        basis, eigenvalues, succeeded = covariance_eigenpairs(statistic)
+        basis, eigenvalues, succeeded = self.eigenpairs(statistic)
         return {"basis": basis, "eigenvalues": eigenvalues}, succeeded
 
     def work(self, shape: Shape) -> float:

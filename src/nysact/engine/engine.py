@@ -9,28 +9,21 @@ from typing import Any
 from torch import Tensor
 from torch.profiler import record_function
 
-from nysact.curvature import Curvature
+from nysact.curvature import Curvature, Tensors
 from nysact.distributed import Processes, join_blocks, local
 from nysact.engine.capture import Capture
 from nysact.engine.discovery import Discovery
 from nysact.engine.layer import Layer
-from nysact.engine.layer_group import LayerGroup, group_key, structure_of
+from nysact.engine.layer_group import LayerGroup, group_key
 from nysact.engine.sharing import compute_and_exchange, pays
 from nysact.engine.statistics import without_autocast
 
-States = Mapping[Tensor, Mapping[str, Tensor]]
 Due = Mapping[LayerGroup, list[bool]]
 Gradients = dict[Tensor, Tensor]
 
 
 class Engine:
-    """Captures the inputs of a model's layers and preconditions their gradients.
-
-    Attributes:
-        layers: Module name to layer.
-        processes: The processes that share each batch.
-        capture: The hooks on the model.
-    """
+    """Captures the inputs of a model's layers and preconditions their gradients."""
 
     def __init__(
         self,
@@ -40,19 +33,17 @@ class Engine:
         *,
         share_refresh: bool | None = None,
     ) -> None:
-        self.layers = discovery.layers
+        self.layers = discovery.layers  # by module name
+        # Each layer once, however many modules share it.
+        self.distinct = list(dict.fromkeys(self.layers.values()))
         self.processes = processes
         self.capture = Capture(discovery.modules)
         self._curvature = curvature
         self._share_refresh = share_refresh
         self._agreed = False
         self._bypassed: set[Layer] = set()
-        self._joined: dict[Layer, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {}
-        # Each layer once, however many modules share it.
-        self.distinct = list(dict.fromkeys(self.layers.values()))
-        self._group_of: dict[Layer, LayerGroup] = {}
-        self._groups = self._build({})
-        self.begin_step()
+        self._published: dict[Layer, Tensors] = {}
+        self._regroup({})
 
     # --- a step ------------------------------------------------------------------------------
 
@@ -75,6 +66,21 @@ class Engine:
     def begin_step(self) -> None:
         """Get ready for the forwards that lead to the next step."""
         self.capture.begin_step(self._groups)
+
+    def _follow_model(self) -> None:
+        """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
+        if all(group.fits() for group in self._groups):
+            return
+        for group in self._groups:
+            group.failures.report(wait=bool(self.processes))
+        self._regroup(
+            {
+                layer: group.snapshot(layer)
+                for group in self._groups
+                if group.keeps_state
+                for layer in group.layers
+            }
+        )
 
     def _commit(self) -> Due:
         """Add the step's statistics to the running ones; return what is to be refreshed."""
@@ -103,29 +109,28 @@ class Engine:
         if not (self.processes and groups):
             return
         rank, ranks = self.processes.index, self.processes.count
-        terms = [
-            term
-            for group in groups
-            for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
-        ]
-        self.processes.sum(terms)
+        self.processes.sum(
+            [
+                term
+                for group in groups
+                for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
+            ]
+        )
         for group in groups:
             group.running.accept_reduction()
 
     def _refresh(self, due: Due) -> None:
         """Compute new factors, here or divided between the ranks."""
-        groups = list(due)
-        shared = self._share_refresh
+        groups, shared = list(due), self._share_refresh
         if shared is None:
             shared = bool(groups) and pays(groups, self.processes)
-        if not (shared and self.processes and groups):
+        if shared and self.processes and groups:
+            computed = compute_and_exchange(groups, self.processes)
+            for group, factors in zip(groups, computed, strict=True):
+                group.refresh(due[group], factors)
+        else:
             for group, flags in due.items():
                 group.refresh(flags)
-            return
-        for group, computed in zip(
-            groups, compute_and_exchange(groups, self.processes), strict=True
-        ):
-            group.refresh(due[group], computed)
 
     def _apply(self) -> Gradients:
         """Precondition all gradients: parameter to new gradient."""
@@ -133,21 +138,6 @@ class Engine:
         for group in self._groups:
             gradients.update(group.precondition())
         return gradients
-
-    def _follow_model(self) -> None:
-        """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
-        changed = any(group.structure != structure_of(group.options) for group in self._groups)
-        if not changed and all(self._group_of[layer].fits(layer) for layer in self.distinct):
-            return
-        for group in self._groups:
-            group.failures.report(wait=bool(self.processes))
-        known = {
-            layer: self._group_of[layer].snapshot(layer)
-            for layer in self.distinct
-            if structure_of(layer.group)[:3] == self._group_of[layer].structure[:3]
-        }
-        self._groups = self._build(known)
-        self.begin_step()
 
     # --- several processes -------------------------------------------------------------------
 
@@ -198,20 +188,21 @@ class Engine:
         """Warn, once each, of layers whose weight is used without a call of their module."""
         if self.capture.was_paused:
             return
-        found = {
+        found = [
             layer
-            for group in self._groups
-            if group.batch.capturing
-            for layer in group.layers
-            if layer.pending.has_gradient and not layer.pending.was_called
-        } - self._bypassed
+            for layer in self.distinct
+            if layer.pending.batch.capturing
+            and layer.pending.has_gradient
+            and not (layer.pending.was_called or layer in self._bypassed)
+        ]
         if not found:
             return
-        self._bypassed |= found
-        names = [layer.name for layer in self.distinct if layer in found]
+        self._bypassed.update(found)
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
         warnings.warn(
-            f"{len(names)} layer(s) got a gradient, but no call of their modules was observed, so "
-            f"that they have no statistics and get the plain update: {_listed(names)}. If another "
+            f"{len(found)} layer(s) got a gradient, but no call of their modules was observed, so "
+            "that they have no statistics and get the plain update: "
+            f"{', '.join(repr(layer.name) for layer in found[:6])}{more}. If another "
             "module uses their weights without calling them, leave them out with exclude= or "
             "register an adapter for that module. If the model was compiled and run before the "
             "optimizer was built, call torch.compiler.reset() after building it.",
@@ -228,60 +219,27 @@ class Engine:
         """What there is to know of a layer's factors."""
         return self._group_of[layer].factors.diagnostics(layer.pending.index)
 
-    def state(self, layer: Layer) -> Mapping[str, Tensor]:
+    def state(self, layer: Layer) -> Tensors:
         """A layer's tensors, local to this rank."""
         return self._group_of[layer].state(layer)
-
-    def _build(self, known: Mapping[Layer, Mapping[str, Tensor]]) -> list[LayerGroup]:
-        """Group layers of one shape, and carry over states that still fit."""
-        members: dict[Any, list[Layer]] = {}
-        for layer in self.distinct:
-            members.setdefault(group_key(layer), []).append(layer)
-        groups = [
-            LayerGroup(
-                layers,
-                self._curvature(layers[0].group),
-                self.capture.queue,
-                reduced=bool(self.processes),
-            )
-            for layers in members.values()
-        ]
-        self._group_of = {layer: group for group in groups for layer in group.layers}
-        self._agreed = False
-        for layer, state in known.items():
-            here = {name: local(value) for name, value in state.items()}
-            empty = self.state(layer)
-            if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
-                self._group_of[layer].load(layer, here)
-        return groups
 
     def publish(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Show the layers' tensors in ``optimizer.state``."""
         for layer in self.distinct:
-            tensors, shown = self._shown(layer), state[layer.weight]
-            if shown.get("rows") is not tensors["rows"]:
-                shown.update(tensors)
+            tensors, shown = self.state(layer), state[layer.weight]
+            if "rows" not in shown or self._published.get(layer) is not tensors:
+                self._published[layer] = tensors
+                # Where ranks hold blocks of a layer's inputs, as parts of common tensors.
+                shown.update(join_blocks(tensors, layer.weight, layer.shard.block_dim))
 
-    def _shown(self, layer: Layer) -> Mapping[str, Tensor]:
-        """A layer's tensors; where ranks hold blocks of its inputs, as parts of common tensors."""
-        tensors = self.state(layer)
-        if layer.shard.block_dim is None:
-            return tensors
-        known, joined = self._joined.get(layer, (None, tensors))
-        if known is not tensors:
-            joined = join_blocks(tensors, layer.weight, layer.shard.block_dim)
-            self._joined[layer] = tensors, joined
-        return joined
-
-    def snapshots(self) -> dict[Tensor, Mapping[str, Tensor]]:
+    def snapshots(self) -> dict[Tensor, Tensors]:
         """Weight to the tensors of its layer, for :meth:`load`."""
         return {layer.weight: self._group_of[layer].snapshot(layer) for layer in self.distinct}
 
-    def load(self, states: States) -> None:
+    def load(self, states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
         """Take over the layers' tensors, where they still fit."""
-        layers = [layer for layer in self.distinct if layer.weight in states]
-        self._groups = self._build({layer: states[layer.weight] for layer in layers})
-        self.begin_step()
+        known = [layer for layer in self.distinct if layer.weight in states]
+        self._regroup({layer: states[layer.weight] for layer in known})
 
     def regroup(self, param_groups: Iterable[dict[str, Any]]) -> None:
         """Follow parameter groups that were replaced by others of the same parameters."""
@@ -289,7 +247,21 @@ class Engine:
         for layer in self.distinct:
             layer.group = owner[layer.weight]
 
-
-def _listed(names: list[str], shown: int = 6) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(repr, names[:shown])) + more
+    def _regroup(self, known: Mapping[Layer, Mapping[str, Tensor]]) -> None:
+        """Group layers of one shape, carry over states that still fit, and begin a step."""
+        members: dict[Any, list[Layer]] = {}
+        for layer in self.distinct:
+            members.setdefault(group_key(layer), []).append(layer)
+        queue, reduced = self.capture.queue, bool(self.processes)
+        self._groups = [
+            LayerGroup(layers, self._curvature(layers[0].group), queue, reduced=reduced)
+            for layers in members.values()
+        ]
+        self._group_of = {layer: group for group in self._groups for layer in group.layers}
+        self._agreed = False
+        for layer, state in known.items():
+            here = {name: local(value) for name, value in state.items()}
+            empty = self.state(layer)
+            if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
+                self._group_of[layer].load(layer, here)
+        self.begin_step()

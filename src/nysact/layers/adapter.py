@@ -19,8 +19,8 @@ class Geometry:
 
     Attributes:
         groups: Number of groups, each with a covariance of its own.
-        out_features: Rows of a group's matrix, the outputs it computes.
-        in_features: Columns of a group's matrix, the inputs an output reads (fan-in).
+        out_features: Rows of a group's matrix.
+        in_features: Columns of a group's matrix: the fan-in.
     """
 
     groups: int
@@ -29,12 +29,7 @@ class Geometry:
 
 
 class Call(NamedTuple):
-    """The arguments of one call of a module's forward.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-    """
+    """The arguments of one call of a module's forward."""
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -51,14 +46,13 @@ class LayerAdapter(ABC):
     layer, decorate a subclass with :func:`nysact.register`.
 
     Attributes:
-        weight_name: Name of the weight among the module's parameters.
-        bias_name: Name of the bias among the module's parameters; it may be absent or ``None``.
-        suffix: Appended to the module's name to name the layer, if a module has several.
+        weight_name: The weight among the module's parameters.
+        bias_name: The bias among them; it may be absent or ``None``.
+        suffix: Ends the layer's name, where a module has several layers.
         uncalled: Submodules whose parameters the module uses without calling them.
-        shows_output: Whether the module's output is the weight's own, so that
-            :meth:`output_rows` can read its gradient. Two-sided curvatures skip other layers.
-        output_dim: Dimension of the weight that counts outputs, along which it may be sharded:
-            0, or 1 if the weight is stored inputs first.
+        shows_output: Whether :meth:`output_rows` can read the gradient of the weight's own output;
+            two-sided curvatures skip other layers.
+        output_dim: Dimension of the weight that counts outputs, along which it may be sharded.
     """
 
     weight_name: str = "weight"
@@ -79,15 +73,7 @@ class LayerAdapter(ABC):
 
     @abstractmethod
     def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        """Find the tensors of a call that the weight multiplies.
-
-        Args:
-            module: The layer.
-            call: The arguments of its forward.
-
-        Returns:
-            Tensors whose first dimension counts samples; empty if the call has no such input.
-        """
+        """Find the tensors that the weight multiplies, samples first; none if there are none."""
 
     def positions(self, module: nn.Module, inputs: Sequence[Tensor]) -> int:
         """Estimate the rows per sample, at least 1, to decide how many samples suffice."""
@@ -101,8 +87,7 @@ class LayerAdapter(ABC):
         Args:
             module: The layer.
             call: The arguments of its forward.
-            inputs: The result of :meth:`inputs`, cast to the statistics' dtype, perhaps with
-                fewer samples.
+            inputs: Some samples of :meth:`inputs`, in the statistics' dtype.
             bias: Whether rows end in a constant 1 for the bias.
 
         Returns:
@@ -111,18 +96,7 @@ class LayerAdapter(ABC):
         return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of the module's output as one row per row of the linear map.
-
-        Args:
-            module: The layer.
-            gradient: Gradient of one call's output.
-
-        Returns:
-            ``(groups, rows, out_features)``.
-
-        Raises:
-            NotImplementedError: Unless the adapter sets :attr:`shows_output` and overrides this.
-        """
+        """Lay out the gradient of a call's output as rows, ``(groups, rows, out_features)``."""
         raise NotImplementedError(f"{type(self).__name__} can't read outputs of {module}")
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -64,7 +63,7 @@ class TransposedConvolutionAdapter(ConvolutionAdapter):
         output_size = call.argument(1, "output_size")
         if output_size is not None:
             padding = _output_padding(arithmetic, inputs[0], output_size)
-            arithmetic = replace(arithmetic, output_padding=padding)
+            arithmetic = arithmetic._replace(output_padding=padding)
         return ConvolutionMap(inputs[0], arithmetic, bias=bias)
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
