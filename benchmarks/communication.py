@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_leaves
 from nysact.experiments.formatting import markdown
 
 # Collectives whose first argument is the output.
-_OUTPUT_FIRST = ("_allgather_base_", "_reduce_scatter_base_", "allgather_", "reduce_scatter_")
+_OUTPUT_FIRST = (
+    *("_allgather_base_", "_reduce_scatter_base_", "allgather_", "reduce_scatter_"),
+    "alltoall_base_",
+)
 
 
 class Traffic(TorchDispatchMode):

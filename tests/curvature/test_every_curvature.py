@@ -114,16 +114,19 @@ def test_a_layer_that_is_not_ready_keeps_its_gradient_whatever_the_damping(curva
 
 
 def mean_eigenvalues(name):
-    """The trace of the curvature's input side over d, written out."""
+    """The trace of the curvature over its dimension, written out; that of both sides' product."""
     mean_row, mean_gradient = rows().mean(2), GRADIENTS.sum(2)
     if name == "eva":
         return mean_row.square().sum(-1) * mean_gradient.square().sum(-1) / SHAPE.dim
-    kept = rows()[:, :, :KEPT] if name == "skfac" else rows()
-    return kept.square().sum((-2, -1)) / kept.shape[2] / SHAPE.dim
+    kept = KEPT if name == "skfac" else SAMPLES
+    inputs = rows()[:, :, :kept].square().sum((-2, -1)) / kept / SHAPE.dim
+    # A sample's own gradient is SAMPLES times what the mean loss gives.
+    outputs = (SAMPLES * GRADIENTS[:, :, :kept]).square().sum((-2, -1)) / kept / SHAPE.out
+    return inputs * outputs if name in ("kfac", "skfac") else inputs
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_mean_eigenvalue_is_the_trace_over_the_side(name):
+def test_the_mean_eigenvalue_is_the_trace_over_the_dimension(name):
     curvature, shape = CASES[name]
     actual = curvature.mean_eigenvalue(factors_of(curvature, shape), shape.dim)
     assert actual.shape == LEAD

@@ -7,8 +7,8 @@ from torch import nn
 from nysact import Call
 from nysact.layers import find_adapters
 
-from ..optim.steps import plain, values
 from ..oracles import damped_inverse, error, randn
+from ..steps import plain, values
 
 EMBED = 6
 

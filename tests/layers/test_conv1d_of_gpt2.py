@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from ..optim.steps import backward, plain, values
 from ..oracles import damped_inverse, error, randn
+from ..steps import backward, plain, values
 
 pytest.importorskip("transformers")
 

@@ -8,8 +8,8 @@ import torch
 
 from nysact.layers import registry
 
-from ..optim.steps import backward, plain, values
 from ..oracles import damped_inverse, error, randn
+from ..steps import backward, plain, values
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_layer.py"
 BLOCKS, IN, OUT = 3, 4, 2

@@ -7,8 +7,8 @@ from torch.nn.utils import parametrizations, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
-from ..optim.steps import plain, values
 from ..oracles import covariance, damped_inverse, error, randn, rows
+from ..steps import plain, values
 
 LENGTH, SIZE = 4, 6
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ..optim.steps import plain, same, state_of, values
 from ..oracles import damped_inverse, error, randn
+from ..steps import plain, same, state_of, values
 
 EMBED = 8
 

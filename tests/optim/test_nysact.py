@@ -17,7 +17,7 @@ from ..oracles import (
     randn,
     rows,
 )
-from .steps import (
+from ..steps import (
     backward,
     images,
     inverse_of,
@@ -103,7 +103,7 @@ def test_any_covariance_gets_the_nystrom_approximation_of_the_windows_average(bu
         if step == 4:
             # The window's sketch so far gives away its probes.
             state = optimizer.state[module.weight]
-            sketched = state["sketch"] / state["mass"][:, None, None]
+            sketched = state["sketch"] / state["rows"][:, None, None]
             probes = torch.linalg.solve(average(batches[:-1], 0.7), sketched)
         backward(module, inputs, step)
         optimizer.step()

@@ -8,14 +8,13 @@ from nysact import Preconditioner
 from nysact.curvature import SKETCHES
 
 from ..oracles import error, randn
-from .steps import (
+from ..steps import (
     backward,
     gradients,
     images,
     joint_gradient,
     plain,
     same,
-    set_gradients,
     two_layers,
     values,
 )
@@ -42,8 +41,7 @@ def test_gradients_are_overwritten_by_the_preconditioned_and_parameters_left(ske
 def test_parameters_without_preconditioner_keep_their_gradient():
     model = two_layers()
     engine = Preconditioner(model, **ENGINE)
-    model(images())
-    set_gradients(model)
+    model(images()).square().sum().backward()
     before = gradients(model)
     engine.step()
     after = gradients(model)

@@ -9,10 +9,10 @@ from torch import nn
 
 from nysact import NysAct, Preconditioner
 
-from .steps import hooks_on, plain, same, state_of, two_layers, values
+from ..steps import hooks_on, plain, same, state_of, two_layers, values
 
 BAD_OPTIONS = [
-    ({"lr": -0.1}, "lr=-0.1, expected a learning rate >= 0"),
+    ({"lr": -0.1}, "lr=-0.1, expected a finite learning rate >= 0"),
     ({"lr": math.nan}, "lr=nan"),
     ({"lr": "fast"}, "lr='fast'"),
     ({"lr": torch.ones(2)}, "one element"),
@@ -36,19 +36,27 @@ BAD_OPTIONS = [
         "inv_interval=12 is not a multiple of cov_interval=5",
     ),
     ({"cov_interval": 5, "inv_interval": 1}, "inv_interval=1 is not a multiple"),
-    ({"sketch": "columsn"}, "sketch='columsn', expected one of 'columns', 'gaussian', 'subspace'"),
+    (
+        {"sketch": "columsn"},
+        r"sketch='columsn', expected one of \('columns', 'gaussian', 'subspace'\)",
+    ),
     ({"sketch": None}, "sketch=None"),
     ({"tail": 1}, "tail=1, expected True or False"),
     ({"subsample": 0}, "subsample=0, expected 'auto', or an integer"),
     ({"subsample": "all"}, "subsample='all'"),
     ({"seed": 1.5}, "seed=1.5"),
     ({"max_failures": -1}, "max_failures=-1"),
+    ({"damping_scale": "relative"}, "damping_scale='relative', expected one of"),
+    ({"power": 0.0}, r"power=0.0, expected a number in \(0, 1\]"),
+    ({"power": 1.5}, "power=1.5"),
+    ({"memory": "short"}, "memory='short', expected one of"),
+    ({"update": "adam"}, "update='adam', expected one of"),
     ({"nesterov": True, "momentum": 0}, "nesterov=True needs momentum > 0"),
 ]
 OF_THE_ENGINE = [
     (options, message)
     for options, message in BAD_OPTIONS
-    if not options.keys() & {"lr", "momentum", "weight_decay", "nesterov"}
+    if not options.keys() & {"lr", "momentum", "weight_decay", "nesterov", "update"}
 ]
 
 
@@ -97,6 +105,19 @@ def test_a_bad_option_of_a_group_is_refused(model, options, message):
 def test_an_unknown_option_of_a_group_names_the_nearest(model, option, message):
     with pytest.raises(ValueError, match=message):
         NysAct(model, [{"params": model.parameters(), option: 1}])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("dampening", "NysAct has no option 'dampening': did you mean 'damping'"),
+        ("inverse_interval", "did you mean 'inv_interval'"),
+        ("zzz", "expected one of"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(model, option, message):
+    with pytest.raises(TypeError, match=message):
+        NysAct(model, **{option: 1})
 
 
 PARAMS = {
@@ -165,7 +186,7 @@ def test_a_pattern_that_matches_nothing_is_refused(model, exclude):
 
 
 def test_a_string_is_no_sequence_of_patterns(model):
-    with pytest.raises(TypeError, match="exclude='0' is a string, expected a sequence"):
+    with pytest.raises(ValueError, match="exclude='0', expected a list of patterns"):
         NysAct(model, exclude="0")
 
 

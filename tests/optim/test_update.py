@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ..oracles import error, randn
-from .steps import gradients, plain, same, set_gradients, two_layers, values
+from ..steps import gradients, plain, same, set_gradients, two_layers, values
 
 SETTINGS = {
     "plain": {},
@@ -51,8 +51,10 @@ def test_gradients_are_left_as_they_were(settings, kernel, forwards):
     optimizer = plain(model, **settings, **kernel)
     for step in range(3):
         if forwards:
-            model(randn(3, 2, 6, 6, seed=step))
-        set_gradients(model, step)
+            optimizer.zero_grad()
+            model(randn(3, 2, 6, 6, seed=step)).square().sum().backward()
+        else:
+            set_gradients(model, step)
         before = gradients(model)
         optimizer.step()
         assert same(gradients(model), before)

@@ -1,5 +1,8 @@
 """Process groups and sharded tensors; nothing here knows layers or optimizers."""
 
+from nysact.distributed.exchange import Exchange as Exchange
+from nysact.distributed.exchange import Split as Split
+from nysact.distributed.exchange import split_of as split_of
 from nysact.distributed.groups import Group as Group
 from nysact.distributed.groups import check_no_join as check_no_join
 from nysact.distributed.groups import refuse_join as refuse_join

@@ -49,6 +49,7 @@ class PendingStatistics:
             return False
         # What waits was copied on the stream of the forward, which this hook runs on too.
         self.batch.queue.flush()
+        call.measure()  # The queue dropped it if a step came between.
         calls = self._arrived.setdefault(backward_id(), [])
         if not any(each is call for each in calls):
             calls.append(call)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nysact.distributed import split_of
 from nysact.layers import LayerAdapter, find_adapters
 from nysact.torch_private import own_parameters
 from nysact.updates import MatrixLayout
@@ -86,3 +87,16 @@ def split_group(
         {**rest, **own, "update": "adamw", "params": pairs["adamw"]},
     ]
     return [each for each in groups if each["params"]]
+
+
+def check_matrices(group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment]) -> None:
+    """Raise if a group of named parameters asks Muon to update what it can't."""
+    for name, param in group["params"] if group.get("update") == "muon" else ():
+        layout, split = assigned[param].layout, split_of(param)
+        if layout is None or isinstance(split, str):
+            why = assigned[param].reason if layout is None else split
+            needs = "the weight of a layer with an adapter" if layout is None else "one such split"
+            raise ValueError(
+                f"update='muon' for the parameter {name!r} of shape {tuple(param.shape)} that is "
+                f"{why}: Muon needs {needs}; put it into a group with update='adamw'"
+            )

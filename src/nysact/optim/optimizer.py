@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from nysact.curvature import Curvature
 from nysact.distributed import (
+    Processes,
     check_no_join,
     find_processes,
     is_sharded,
@@ -26,9 +27,10 @@ from nysact.distributed import (
 )
 from nysact.engine import Discovery, Engine, Layer, unwrap
 from nysact.optim import checkpoint
-from nysact.optim.assignment import assign, split_group
+from nysact.optim.assignment import assign, check_matrices, split_group
 from nysact.optim.groups import name_group, named_groups, names_of
 from nysact.optim.settings import (
+    MuonOptions,
     Option,
     check_group,
     documentation_of,
@@ -96,9 +98,10 @@ class PreconditionedOptimizer(Optimizer):
         defaults = {name: v for name, v in values.items() if name not in self._alone}
         defaults["precondition"] = True
         self._group_options = {n: o for n, o in self._options.items() if n not in self._alone}
+        named = named_groups(model, params)
         self._assigned = assign(model) if "update" in defaults else {}
         self._reasons: dict[Tensor, str] = {}
-        groups = self._by_update(named_groups(model, params), defaults)
+        groups = self._by_update(named, defaults)
         for group in [{}, *groups]:
             check_group({**defaults, **group}, self._group_options)
         self._processes = find_processes(wrapped, self._alone["process_group"])
@@ -146,20 +149,15 @@ class PreconditionedOptimizer(Optimizer):
             for _, param in group["params"] if update else ():
                 why = self._assigned[param].reason if not whole else "every parameter's"
                 self._reasons[param] = "chosen by its parameter group" if explicit else why
-                if update == "muon" and whole and self._assigned[param].layout is None:
-                    raise ValueError(
-                        f"update='muon' for a parameter of shape {tuple(param.shape)} that is "
-                        f"{self._assigned[param].reason}: Muon needs the weight of a layer with an "
-                        "adapter; put it into a group with update='adamw'"
-                    )
+        for group in divided:
+            check_matrices(group, self._assigned)
         return divided
 
     def _adamw(self) -> dict[str, Any]:
         """Settings of AdamW for the parameters that Muon leaves out."""
-        values = {
-            name: self._alone.get(f"adamw_{name}") for name in ("lr", "betas", "weight_decay")
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        names = {name: name.removeprefix("adamw_") for name in MuonOptions.__annotations__}
+        known = options_of(MuonOptions, self._alone)
+        return {short: known[name].default for name, short in names.items()}
 
     @property
     def updates(self) -> Mapping[str, str]:
@@ -181,10 +179,15 @@ class PreconditionedOptimizer(Optimizer):
             clip_step(clipped, gradients, self._alone["kl_clip"])
         for group in self.param_groups:
             if group["update"] == "muon":
-                muon_update(group, gradients, self.state, self._layouts)
+                muon_update(group, gradients, self.state, self._layouts, self._sharers)
             else:
                 elementwise = sgd_update if group["update"] == "sgd" else adamw_update
                 elementwise(group, gradients, self.state)
+
+    @property
+    def _sharers(self) -> Processes:
+        """The processes that divide the orthogonalisation of replicas between them."""
+        return self._processes if self._alone["share_refresh"] else Processes()
 
     @property
     def _layouts(self) -> dict[Tensor, MatrixLayout]:

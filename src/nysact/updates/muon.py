@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nysact.distributed import local
+from nysact.distributed import Processes, local
 from nysact.torch_private import foreach_lerp, foreach_mul
 from nysact.updates.gradients import (
     Gradients,
@@ -20,10 +19,7 @@ from nysact.updates.gradients import (
     with_gradient,
 )
 from nysact.updates.layout import MatrixLayout
-
-# The coefficients of Jordan et al., as in torch.optim.Muon.
-_A, _B, _C = 3.4445, -4.7750, 2.0315
-_EPS = 1e-7
+from nysact.updates.orthogonal import orthogonal_weights
 
 
 def muon_update(
@@ -31,8 +27,9 @@ def muon_update(
     gradients: Gradients,
     state: States,
     layouts: Mapping[Tensor, MatrixLayout],
+    processes: Processes,
 ) -> None:
-    """Update the parameters of a group; ``grad`` is only read."""
+    """Update the parameters of a group, between processes if any; ``grad`` is only read."""
     params = with_gradient(group)
     if not params:
         return
@@ -41,11 +38,10 @@ def muon_update(
     if group["weight_decay"]:
         foreach_mul(held, 1 - rate * group["weight_decay"])
     chosen = [layouts[param] for param in params]
-    matrices = [layout.matrices(u) for layout, u in zip(chosen, updates, strict=True)]
-    results = orthogonalise_all(matrices, group["ns_steps"])
+    results = orthogonal_weights(params, updates, chosen, group["ns_steps"], processes)
     for param, layout, result in zip(held, chosen, results, strict=True):
-        scaled = result * (rate * adjustment(group["adjust_lr_fn"], *layout.shape))
-        param.sub_(layout.weight(scaled.to(param.dtype), param))
+        scale = rate * adjustment(group["adjust_lr_fn"], *layout.shape)
+        param.sub_((result * scale).to(param.dtype))
 
 
 def _momentum(
@@ -70,34 +66,3 @@ def adjustment(adjust_lr_fn: str, rows: int, columns: int) -> float:
     if adjust_lr_fn == "original":
         return math.sqrt(max(1.0, rows / columns))
     return 0.2 * math.sqrt(max(rows, columns))
-
-
-def orthogonalise_all(matrices: Sequence[Tensor], steps: int) -> list[Tensor]:
-    """Orthogonalise stacks of matrices, (n, out, fan_in) each; stacks of one shape in one batch."""
-    members: dict[Any, list[int]] = {}
-    for index, stack in enumerate(matrices):
-        members.setdefault((*stack.shape[1:], stack.dtype, stack.device), []).append(index)
-    results: list[Tensor] = list(matrices)
-    for indices in members.values():
-        stacks = [matrices[index] for index in indices]
-        batch = torch.cat(stacks) if len(stacks) > 1 else stacks[0]
-        parts = orthogonalise(batch, steps).split([len(stack) for stack in stacks])
-        for index, part in zip(indices, parts, strict=True):
-            results[index] = part
-    return results
-
-
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Map the singular values of matrices (n, out, fan_in) to about 1 by Newton-Schulz steps."""
-    # Rounding matters little: bfloat16 where it is fast, float32 at least elsewhere.
-    gpu = matrices.device.type != "cpu"
-    dtype = torch.bfloat16 if gpu else torch.promote_types(matrices.dtype, torch.float32)
-    wide = matrices.to(dtype)
-    tall = wide.shape[-2] > wide.shape[-1]
-    wide = wide.mT if tall else wide
-    wide = wide / torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True).clamp(min=_EPS)
-    for _ in range(steps):
-        gram = wide @ wide.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
-        wide = torch.baddbmm(wide, polynomial, wide, beta=_A)
-    return wide.mT if tall else wide

@@ -6,7 +6,7 @@ from torch import nn
 
 from nysact import FOOF, NysAct
 
-from ..oracles import average, covariance, damped_inverse, error, randn, rows
+from ...oracles import average, covariance, damped_inverse, error, randn, rows
 from .dense import LAYERS, PLAIN, step_of
 
 

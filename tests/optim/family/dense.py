@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from ..oracles import as_matrix, damped_inverse, forward, outputs_by_row, randn, rows
+from ...oracles import as_matrix, damped_inverse, forward, outputs_by_row, randn, rows
 
 PLAIN = {
     "lr": 0.1,

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from nysact.curvature import SKETCHES
 
-from .steps import plain, set_gradients
+from ..steps import plain, set_gradients
 
 every_sketch = pytest.mark.parametrize("sketch", SKETCHES)
 

@@ -5,7 +5,7 @@ import torch
 
 from nysact import Eva
 
-from ..oracles import error
+from ...oracles import error
 from .dense import LAYERS, step_of
 
 

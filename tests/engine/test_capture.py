@@ -12,7 +12,7 @@ from torch import nn
 from nysact.curvature import SKETCHES
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from .steps import (
+from ..steps import (
     backward,
     hooks_on,
     images,
@@ -55,6 +55,21 @@ def test_foreign_hooks_stay():
     assert calls == [1]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_statistics_are_of_the_inputs_that_other_hooks_have_replaced(late):
+    module = nn.Linear(4, 2).double()
+    inputs, replaced = randn(5, 4), randn(7, 4, seed=1)
+    if not late:
+        module.register_forward_pre_hook(lambda *_: (replaced,))
+    optimizer = plain(module, rank=100)
+    if late:
+        module.register_forward_pre_hook(lambda *_: (replaced,))
+    module(inputs).sum().backward()
+    optimizer.step()
+    A = torch.cat([replaced, torch.ones(7, 1).double()], dim=1)
+    assert error(optimizer.inverse(""), damped_inverse(A.T @ A / 7, 1.0)) < 1e-12
+
+
 def test_a_forgotten_optimizer_takes_its_hooks_with_it():
     model = two_layers()
     optimizer = plain(model)
@@ -94,7 +109,7 @@ def test_a_copy_of_a_model_is_not_observed(how):
         file.seek(0)
         twin = torch.load(file, weights_only=False)
     # Its hooks hold neither layer nor state, which would travel with the model otherwise.
-    assert len(hooks_on(twin)) == len(twin[0]._forward_pre_hooks) * 2
+    assert len(hooks_on(twin)) == len(twin[0]._forward_hooks) * 2
     assert all(value is None for hook in hooks_on(twin) for value in vars(hook).values())
     before = state_of(optimizer)
     for seed in range(3):
@@ -142,7 +157,7 @@ def test_two_optimizers_on_one_model_see_the_same():
     assert error(one.inverse(""), damped_inverse(expected[0, :4, :4], 1.0)) < 1e-12
     assert error(inverse_of(other, module), damped_inverse(expected, 0.1)) < 1e-12
     one.remove_hooks()
-    assert len(module._forward_pre_hooks) == 1
+    assert len(module._forward_hooks) == 1
 
 
 @pytest.mark.parametrize("sketch", SKETCHES)
@@ -156,8 +171,9 @@ def test_nothing_is_observed_while_paused(sketch):
             if paused:
                 model.eval()
                 with optimizer.paused(), optimizer.paused():
-                    model(images(50 + seed))
+                    unseen = model(images(50 + seed))
                 model.train()
+                (0 * unseen.sum()).backward()
             optimizer.step()
             optimizer.zero_grad()
         runs.append(state_of(optimizer))

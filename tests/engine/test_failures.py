@@ -9,7 +9,7 @@ from torch import nn
 from nysact.curvature import SKETCHES
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from .steps import backward, inverse_of, plain
+from ..steps import backward, inverse_of, plain
 
 
 @pytest.fixture

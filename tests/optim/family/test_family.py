@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct
 
-from ..oracles import error, randn
+from ...oracles import error, randn
 
 FAMILY = [NysAct, FOOF, KFAC, Eva, SKFAC]
 EVERY_STEP = {"cov_interval": 1, "inv_interval": 2}
@@ -163,7 +163,7 @@ def test_a_bound_that_is_none_is_refused(build, bound):
     model = network()
     with pytest.raises(ValueError, match="kl_clip"):
         build(model, kl_clip=bound)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("build", [FOOF, KFAC, Eva], ids=lambda build: build.__name__)

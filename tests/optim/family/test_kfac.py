@@ -8,7 +8,7 @@ from torch import nn
 
 from nysact import KFAC
 
-from ..oracles import error, randn
+from ...oracles import error, randn
 from .dense import LAYERS, PLAIN, joint, step_of, two_sided, value
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from nysact import SKFAC
 
-from ..oracles import error
+from ...oracles import error
 from .dense import LAYERS, step_of, two_sided
 
 
