@@ -11,6 +11,7 @@ from nysact.distributed.processes import Processes as Processes
 from nysact.distributed.processes import find_processes as find_processes
 from nysact.distributed.processes import processes_pending as processes_pending
 from nysact.distributed.shards import RowShard as RowShard
+from nysact.distributed.shards import check_inputs as check_inputs
 from nysact.distributed.shards import is_sharded as is_sharded
 from nysact.distributed.shards import join_blocks as join_blocks
 from nysact.distributed.shards import local as local
@@ -20,7 +21,6 @@ from nysact.distributed.shards import row_shard as row_shard
 from nysact.distributed.shards import set_gradient as set_gradient
 from nysact.distributed.shards import shard_like as shard_like
 from nysact.distributed.shards import sharded_like as sharded_like
-from nysact.distributed.shards import split_inputs as split_inputs
 from nysact.distributed.shards import sum_over_shards as sum_over_shards
 from nysact.distributed.sharing import assign as assign
 from nysact.distributed.sharing import rank_slices as rank_slices

@@ -199,17 +199,21 @@ def _ranks_along(mesh: DeviceMesh, dim: int) -> set[int]:
     return set(dist.get_process_group_ranks(mesh.get_group(dim)))
 
 
-def split_inputs(tensor: Tensor, weight: Tensor, ranks: Collection[int]) -> str:
-    """How a layer's inputs are sharded, if ranks outside the group hold copies of the weight."""
-    if not is_sharded(tensor):
-        return ""
-    mesh, placements = placement_of(tensor)
-    held = weight.placements if is_sharded(weight) and weight.device_mesh == mesh else None
-    for index, placement in enumerate(placements):
-        copied = held is None or held[index].is_replicate()
-        if not copied or placement.is_replicate() or mesh.size(index) == 1:
-            continue
-        others = _ranks_along(mesh, index)
-        if not others <= set(ranks):
-            return f"{placement} over the ranks {sorted(others)}"
-    return ""
+def check_inputs(layer: str, inputs: Sequence[Tensor], weight: Any, ranks: Collection[int]) -> None:
+    """Refuse inputs that differ from those of ranks outside the group with the same weight."""
+    for tensor in filter(is_sharded, inputs):
+        mesh, placements = placement_of(tensor)
+        held = weight.placements if is_sharded(weight) and weight.device_mesh == mesh else None
+        for index, placement in enumerate(placements):
+            copied = held is None or held[index].is_replicate()
+            if not copied or placement.is_replicate() or mesh.size(index) == 1:
+                continue
+            others = _ranks_along(mesh, index)
+            if not others <= set(ranks):
+                raise ValueError(
+                    f"the inputs of layer {layer!r} are sharded over processes, as {placement} "
+                    f"over the ranks {sorted(others)}, and its weight is the same on all of them: "
+                    "their preconditioners would differ, and the replicas of the weight drift "
+                    "apart; build the optimizer with process_group= the mesh or group that these "
+                    "processes form"
+                )

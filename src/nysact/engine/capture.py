@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from nysact.distributed import local, split_inputs
+from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup
 from nysact.engine.statistics import CallQueue, CallStatistics, without_autocast
@@ -192,7 +192,8 @@ class ForwardHook:
         """The local part of what a call multiplies by the weight; none without values."""
         layer, batch = self._layer, self._layer.pending.batch
         given = self._adapter.inputs(module, call)
-        _check_sharding(layer, own_parameters(module)[self._adapter.weight_name], given)
+        weight = own_parameters(module)[self._adapter.weight_name]
+        check_inputs(layer.name, given, weight, layer.ranks)
         inputs = tuple(local(tensor) for tensor in given)
         if any(tensor.is_nested or tensor.is_meta for tensor in inputs):
             return ()
@@ -251,16 +252,3 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, Mapping | list | tuple):
         for value in output.values() if isinstance(output, Mapping) else output:
             yield from _tensors(value)
-
-
-def _check_sharding(layer: Layer, weight: Any, inputs: Sequence[Tensor]) -> None:
-    """Refuse statistics that differ between ranks with the same weight."""
-    for tensor in inputs:
-        split = split_inputs(tensor, weight, layer.ranks)
-        if split:
-            raise ValueError(
-                f"the inputs of layer {layer.name!r} are sharded over processes, as {split}, and "
-                "its weight is the same on all of them: their preconditioners would differ, and "
-                "the replicas of the weight drift apart; build the optimizer with process_group= "
-                "the mesh or group that these processes form"
-            )

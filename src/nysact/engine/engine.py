@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,6 @@ from nysact.engine.sharing import compute_and_exchange, pays
 from nysact.engine.statistics import without_autocast
 
 Due = Mapping[LayerGroup, list[bool]]
-Gradients = dict[Tensor, Tensor]
 
 
 class Engine:
@@ -43,12 +43,12 @@ class Engine:
         self._agreed = False
         self._bypassed: set[Layer] = set()
         self._published: dict[Layer, Tensors] = {}
-        self._regroup({})
+        self.load({})
 
     # --- a step ------------------------------------------------------------------------------
 
-    def step(self, update: Callable[[Gradients], None]) -> None:
-        """Capture, reduce, refresh, apply, update."""
+    def step(self, update: Callable[[dict[Tensor, Tensor]], None]) -> None:
+        """Capture, reduce, refresh, apply; then ``update`` takes the gradients by parameter."""
         self.processes.check_alone()
         self._follow_model()
         with without_autocast(self._groups[0].device.type):
@@ -59,12 +59,11 @@ class Engine:
             with record_function("nysact.refresh"):
                 self._refresh(due)
             with record_function("nysact.apply"):
-                gradients = self._apply()
+                found = [group.precondition() for group in self._groups]
         with record_function("nysact.update"):
-            update(gradients)
+            update({param: gradient for each in found for param, gradient in each.items()})
 
     def begin_step(self) -> None:
-        """Get ready for the forwards that lead to the next step."""
         self.capture.begin_step(self._groups)
 
     def _follow_model(self) -> None:
@@ -73,14 +72,8 @@ class Engine:
             return
         for group in self._groups:
             group.failures.report(wait=bool(self.processes))
-        self._regroup(
-            {
-                layer: group.snapshot(layer)
-                for group in self._groups
-                if group.keeps_state
-                for layer in group.layers
-            }
-        )
+        kept = {layer for group in self._groups if group.keeps_state for layer in group.layers}
+        self.load({layer.weight: self._group_of[layer].snapshot(layer) for layer in kept})
 
     def _commit(self) -> Due:
         """Add the step's statistics to the running ones; return what is to be refreshed."""
@@ -122,22 +115,13 @@ class Engine:
     def _refresh(self, due: Due) -> None:
         """Compute new factors, here or divided between the ranks."""
         groups, shared = list(due), self._share_refresh
-        if shared is None:
-            shared = bool(groups) and pays(groups, self.processes)
-        if shared and self.processes and groups:
-            computed = compute_and_exchange(groups, self.processes)
-            for group, factors in zip(groups, computed, strict=True):
-                group.refresh(due[group], factors)
-        else:
-            for group, flags in due.items():
-                group.refresh(flags)
-
-    def _apply(self) -> Gradients:
-        """Precondition all gradients: parameter to new gradient."""
-        gradients: Gradients = {}
-        for group in self._groups:
-            gradients.update(group.precondition())
-        return gradients
+        if not (self.processes and groups):
+            shared = False
+        elif shared is None:
+            shared = pays(groups, self.processes)
+        computed = compute_and_exchange(groups, self.processes) if shared else repeat(None)
+        for group, factors in zip(groups, computed, strict=False):
+            group.refresh(due[group], factors)
 
     # --- several processes -------------------------------------------------------------------
 
@@ -165,13 +149,11 @@ class Engine:
 
     def discard(self) -> None:
         """Drop the statistics of the gradients that are about to be reset."""
-        for group in self._groups:
-            if group.batch.is_open:
-                for layer in group.layers:
-                    layer.pending.discard()
+        for layer in self.distinct:
+            if layer.pending.batch.is_open:
+                layer.pending.discard()
 
     def pause(self, *, paused: bool) -> None:
-        """Stop or resume capturing."""
         self.capture.pause(self._groups, paused=paused)
 
     def remove_hooks(self) -> None:
@@ -236,19 +218,14 @@ class Engine:
         """Weight to the tensors of its layer, for :meth:`load`."""
         return {layer.weight: self._group_of[layer].snapshot(layer) for layer in self.distinct}
 
-    def load(self, states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
-        """Take over the layers' tensors, where they still fit."""
-        known = [layer for layer in self.distinct if layer.weight in states]
-        self._regroup({layer: states[layer.weight] for layer in known})
-
     def regroup(self, param_groups: Iterable[dict[str, Any]]) -> None:
         """Follow parameter groups that were replaced by others of the same parameters."""
         owner = {param: group for group in param_groups for param in group["params"]}
         for layer in self.distinct:
             layer.group = owner[layer.weight]
 
-    def _regroup(self, known: Mapping[Layer, Mapping[str, Tensor]]) -> None:
-        """Group layers of one shape, carry over states that still fit, and begin a step."""
+    def load(self, states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
+        """Group layers of one shape, take over their tensors where they fit, and begin a step."""
         members: dict[Any, list[Layer]] = {}
         for layer in self.distinct:
             members.setdefault(group_key(layer), []).append(layer)
@@ -259,8 +236,8 @@ class Engine:
         ]
         self._group_of = {layer: group for group in self._groups for layer in group.layers}
         self._agreed = False
-        for layer, state in known.items():
-            here = {name: local(value) for name, value in state.items()}
+        for layer in self.distinct:
+            here = {name: local(value) for name, value in states.get(layer.weight, {}).items()}
             empty = self.state(layer)
             if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
                 self._group_of[layer].load(layer, here)

@@ -76,14 +76,12 @@ class CallQueue:
             self.flush()
 
     def flush(self) -> None:
-        """Measure all calls."""
         calls = self._calls
         self.drop()
         for call in calls:
             call.measure()
 
     def drop(self) -> None:
-        """Forget all calls."""
         self._calls: list[CallStatistics] = []
         self._bytes = 0
 
@@ -126,8 +124,7 @@ class BatchStatistics:
         self.probes = self._output_rows = self._samples = torch.empty(0)
 
     @property
-    def rows(self) -> Tensor:
-        """Number of rows, (layers, groups)."""
+    def rows(self) -> Tensor:  # (layers, groups)
         return self.sums[ROWS]
 
     def add(self, index: int, call: CallStatistics) -> None:
@@ -144,7 +141,6 @@ class BatchStatistics:
             self._samples[index].add_(call.samples)
 
     def clear(self, index: int) -> None:
-        """Drop the statistics of one layer."""
         for value in (*self.sums.values(), self._output_rows, self._samples):
             value[index].zero_()
 
@@ -209,8 +205,7 @@ class RunningStatistics:
         self._present: Tensor | None = None
 
     @property
-    def rows(self) -> Tensor:
-        """Number of rows, (layers, groups)."""
+    def rows(self) -> Tensor:  # (layers, groups)
         return self.tensors[ROWS]
 
     def snapshot(self, index: int) -> Tensors:
@@ -226,21 +221,18 @@ class RunningStatistics:
                 self.unreduced = True
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast the sums."""
         self.tensors = {name: total.to(device, dtype) for name, total in self.tensors.items()}
         self.own = {name: total.to(device, dtype) for name, total in self.own.items()}
 
     def add(self, totals: Tensors, usable: Tensor) -> None:
         """Add one step's totals where ``usable``, (layers, groups)."""
-        decay = self._options["stat_decay"]
-        running = self.own or self.tensors
+        decay, running = self._options["stat_decay"], self.own or self.tensors
         for name, total in totals.items():
             running[name].lerp_(torch.where(lift(usable, total), total, 0), 1 - decay)
         if self.own:
             self._decay_since, self.unreduced = self._decay_since * decay, True
 
     def clear(self) -> None:
-        """Restart from zero."""
         for total in (*self.tensors.values(), *self.own.values()):
             total.zero_()
 
