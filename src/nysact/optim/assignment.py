@@ -80,6 +80,9 @@ def split_group(
     pairs: dict[str, list[Any]] = {"muon": [], "adamw": []}
     for name, param in group["params"]:
         pairs[assigned[param].update].append((name, param))
+    if group.get("weight_decay") == 0:
+        # A group without weight decay has none under AdamW either.
+        adamw = {**adamw, "weight_decay": 0.0}
     own = {name: group.get(f"adamw_{name}", value) for name, value in adamw.items()}
     rest = {name: v for name, v in group.items() if not name.startswith("adamw_")}
     groups = [

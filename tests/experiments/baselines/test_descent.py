@@ -10,12 +10,15 @@ from tests.experiments.baselines.problems import logistic, network, quadratic
 
 STEPS = 60
 # Where the default learning rate, meant for networks, is wrong for the problem. A single linear
-# layer is the first and the last, so that Muon leaves it to AdamW.
+# layer is the first and the last, so that the baseline of Muon leaves it to AdamW.
 RATES = {
     "adam": {"lr": 0.05},
     "adamw": {"lr": 0.05},
     "soap": {"lr": 0.05},
     "muon": {"adamw_lr": 0.05},
+    "newton-muon": {"lr": 0.1},
+    "nysmuon": {"lr": 0.1},
+    "nysadamw": {"lr": 0.05},
 }
 
 

@@ -36,6 +36,9 @@ REACHES = {
     "nysact-columns": 76,
     "nysact-gaussian": 76,
     "nysact": 76,
+    "newton-muon": 76,
+    "nysmuon": 76,
+    "nysadamw": 70,
 }
 DOCS = Path(__file__).parents[3] / "docs" / "optimizers.md"
 

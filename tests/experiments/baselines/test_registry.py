@@ -12,6 +12,7 @@ def test_every_optimizer_of_the_comparison_is_there():
         *("sketchysgd", "ggt", "mfac", "kbfgs", "released-columns", "released-gaussian"),
         *("released-foof", "released-kfac", "released-eva"),
         *("nysact-columns", "nysact-gaussian", "nysact", "foof", "kfac", "eva", "skfac"),
+        *("newton-muon", "nysmuon", "nysadamw"),
     }
 
 
@@ -60,6 +61,15 @@ def test_vectors_can_be_left_out_of_the_weight_decay(name):
     optimizer = find(name).build_for_run(model, {"weight_decay": 0.3}, 0, decay_vectors=False)
     decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decays == {id(model.weight): 0.3, id(model.bias): 0.0}
+
+
+def test_vectors_are_left_out_of_the_weight_decay_of_adamw_beside_muon():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    overrides = {"weight_decay": 0.3, "adamw_weight_decay": 0.2}
+    optimizer = find("nysmuon").build_for_run(model, overrides, 0, decay_vectors=False)
+    decays = {n: g["weight_decay"] for g in optimizer.param_groups for n in g["param_names"]}
+    vectors = dict.fromkeys(["0.bias", "1.weight", "1.bias", "2.bias"], 0.0)
+    assert decays == {"0.weight": 0.3, "2.weight": 0.2, **vectors}
 
 
 def test_needs():

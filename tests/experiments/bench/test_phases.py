@@ -18,6 +18,7 @@ from .subjects import CPU, LabelledSGD, workload
 
 RELEASED = {"released-columns", "released-gaussian"}
 OWN = {"nysact", "nysact-columns", "nysact-gaussian", "foof", "kfac", "eva", "skfac"}
+OWN |= {"newton-muon", "nysmuon", "nysadamw"}
 
 
 def of(name: str) -> Candidate:

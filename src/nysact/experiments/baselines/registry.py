@@ -9,12 +9,13 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from nysact import FOOF, KFAC, SKFAC, Eva, NysAct
+from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
 from nysact.experiments.baselines.ggt import GGT
 from nysact.experiments.baselines.kbfgs import KBFGS
 from nysact.experiments.baselines.mfac import MFAC
 from nysact.experiments.baselines.muon import MuonWithAdamW
 from nysact.experiments.baselines.needs import Needs
+from nysact.experiments.baselines.newton_muon import NewtonMuon
 from nysact.experiments.baselines.optimizer import trainable
 from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.baselines.released_rivals import ReleasedEva, ReleasedFOOF, ReleasedKFAC
@@ -132,6 +133,12 @@ GAUSSIAN: Settings = {**SKETCHED, "sketch": "gaussian"}
 CLIPPED: Settings = {**MOMENTUM, "damping": 0.03, "kl_clip": 1e-3, **INTERVALS}
 KRONECKER: Settings = {**CLIPPED, "stat_decay": 0.95}
 EVA: Settings = {**CLIPPED, **AT_ONCE}
+TRACE: Settings = {"damping": 0.2, "damping_scale": "trace", "stat_decay": 0.95, **INTERVALS}
+MUON: Settings = {
+    **{"lr": 0.02, "momentum": 0.95, "weight_decay": 0.0},
+    **{"adamw_lr": 3e-3, "adamw_betas": (0.9, 0.99), "adamw_weight_decay": 0.0},
+    **TRACE,
+}
 
 BASELINES: Mapping[str, Baseline] = {
     "sgd": Baseline("SGD", of_params(SGD), {**MOMENTUM, "nesterov": False}, f"torch; {TABLE}"),
@@ -225,6 +232,19 @@ BASELINES: Mapping[str, Baseline] = {
         NysAct,
         {**SKETCHED, "sketch": "subspace", "tail": True},
         f"{NYSACT}, with this library's own sketch and tail",
+    ),
+    "newton-muon": Baseline(
+        "Newton-Muon",
+        NewtonMuon,
+        MUON,
+        "Du and Su, arXiv 2604.01472, with its damping; rates and intervals of NysMuon",
+    ),
+    "nysmuon": Baseline("NysMuon", NysMuon, {**MUON, "rank": 10}, "this library's defaults"),
+    "nysadamw": Baseline(
+        "NysAdamW",
+        NysAdamW,
+        {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01, **TRACE, "rank": 10},
+        "this library's defaults",
     ),
 }
 
