@@ -31,8 +31,6 @@ disable_dynamo = _disable_dynamo  # torch.optim marks its steps with it
 # The last Join of each wrapper that is known to be over.
 _finished_joins: MutableMapping[DistributedDataParallel, Any] = WeakKeyDictionary()
 
-# --- modules ---------------------------------------------------------------------------------
-
 
 def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
     """The module's own parameters by name; a parametrised one is none, but still an attribute."""
@@ -42,9 +40,6 @@ def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
 def is_data_parallel_replica(module: nn.Module) -> bool:
     """Whether nn.DataParallel made this module; it marks its copies in no public way."""
     return getattr(module, "_is_replica", False)
-
-
-# --- what a forward or backward runs in ------------------------------------------------------
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -72,8 +67,7 @@ def backward_id() -> int:
 
 def backward_retains_graph() -> bool:
     """Whether the running backward pass keeps its graph for another one; hooks are not told."""
-    keeps: bool = torch._C._autograd._get_current_graph_task_keep_graph()
-    return keeps
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
 def checkpoint_recomputes() -> bool:
@@ -89,9 +83,6 @@ def checkpoint_recomputes() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-# --- distributed -----------------------------------------------------------------------------
 
 
 def active_ddp() -> DistributedDataParallel | None:
@@ -129,9 +120,6 @@ def first_local_row(tensor: Any) -> int:
         tensor.shape, tensor.device_mesh, tensor.placements
     )
     return int(offsets[0])
-
-
-# --- many tensors at once, as torch.optim handles them ---------------------------------------
 
 
 def foreach_mul(tensors: Sequence[Tensor], factor: float | Tensor) -> None:

@@ -1,7 +1,5 @@
 """The interface of a curvature: what it accumulates and how its inverse acts on a gradient."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

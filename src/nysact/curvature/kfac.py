@@ -1,7 +1,5 @@
 """K-FAC's curvature: the covariances of inputs and of output gradients."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

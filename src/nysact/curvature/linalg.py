@@ -1,7 +1,5 @@
 """Linear algebra of low-rank curvatures: pure functions on batches of matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

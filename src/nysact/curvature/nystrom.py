@@ -1,7 +1,5 @@
 """NysAct's curvature: a Nystrom approximation of the activation covariance from a sketch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """SKFAC's curvature: K-FAC's covariances of a few samples, inverted through them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

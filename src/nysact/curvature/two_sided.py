@@ -1,7 +1,5 @@
 """The base of two-sided curvatures: of a layer's inputs and of the gradients of its outputs."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The hooks on a model: which calls are captured, and which of their samples."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Which of a model's modules are preconditioned, and why the others aren't."""
 
-from __future__ import annotations
-
 import fnmatch
 import warnings
 from collections.abc import Collection, Iterable, Sequence

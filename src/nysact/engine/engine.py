@@ -1,7 +1,5 @@
 """The steps of an optimizer before its update: capture, reduce, refresh, apply."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat

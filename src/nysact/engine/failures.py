@@ -1,7 +1,5 @@
 """Failed refreshes, reported without a device sync."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

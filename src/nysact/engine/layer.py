@@ -1,7 +1,5 @@
 """One preconditioned layer: its parameters, their geometry and where its statistics go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

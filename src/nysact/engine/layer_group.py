@@ -1,7 +1,5 @@
 """Layers of one shape: their statistics, factors and gradients are batches of matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any

@@ -1,7 +1,5 @@
 """Which calls of a layer its gradient came through."""
 
-from __future__ import annotations
-
 from nysact.engine.statistics import BatchStatistics, CallStatistics
 from nysact.torch_private import backward_id, backward_retains_graph
 

@@ -1,7 +1,5 @@
 """Refreshes that ranks divide between them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

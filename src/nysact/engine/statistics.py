@@ -1,7 +1,5 @@
 """Statistics of a call, of a batch, and of all batches so far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,7 +22,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 class CallStatistics:
     """The statistics of one forward call: sampled inputs that wait, then sums over their rows."""
 
-    def __init__(self, batch: BatchStatistics, index: int, offset: int, samples: int) -> None:
+    def __init__(self, batch: "BatchStatistics", index: int, offset: int, samples: int) -> None:
         self.generation = batch.generation
         self.samples, self.sampled = samples, 0  # of the call, and those chosen among them
         self.sums: Tensors = {}
@@ -109,7 +107,7 @@ class BatchStatistics:
         self._expects_trace = True
         self.close()
 
-    def open(self, running: RunningStatistics, probes: Tensor) -> None:
+    def open(self, running: "RunningStatistics", probes: Tensor) -> None:
         """Start a step from zero, with the window's probes, (layers, groups, dim, rank)."""
         self.is_open, self.probes = True, probes
         self.sums: Tensors = _zeros_like(running.tensors)

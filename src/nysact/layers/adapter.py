@@ -1,7 +1,5 @@
 """The interface of a layer adapter: all that the rest of the library knows of a layer."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -63,7 +61,7 @@ class LayerAdapter(ABC):
     output_dim: int = 0
 
     @classmethod
-    def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:
+    def parts(cls, module: nn.Module) -> "Sequence[LayerAdapter]":
         """Create one adapter for each of the module's weights that has inputs of its own."""
         return (cls(),)
 

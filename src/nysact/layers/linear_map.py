@@ -1,7 +1,5 @@
 """The product of a layer's linear map and a matrix of probes, without writing out its rows."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The registry of layer adapters: which adapter serves which layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 
