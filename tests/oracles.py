@@ -112,7 +112,7 @@ class Schedule:
 
     The rows of every ``cov_interval``-th step are averaged, with weights that fall by ``decay``
     from one such step to the next; every ``inv_interval`` steps, and as soon as a layer has its
-    first data, the average is taken over. A sketch's average then starts anew, as its probes do;
+    first data, the average is taken over. A sketch's average then restarts, as its probes do;
     that of an exact covariance goes on.
     """
 

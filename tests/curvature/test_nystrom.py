@@ -70,7 +70,7 @@ def test_gaussian_probes_have_variance_one_over_d():
     assert abs(omega.mean()) < 0.003
 
 
-def test_subspace_probes_are_orthonormal_and_then_the_basis_in_force():
+def test_subspace_probes_are_orthonormal_and_then_the_current_basis():
     curvature = Nystrom("subspace", tail=True)
     first = draw(curvature)
     assert error(first.mT @ first, torch.eye(SHAPE.rank).double().expand(*LEAD, -1, -1)) < 1e-13

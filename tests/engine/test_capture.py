@@ -192,7 +192,7 @@ def test_a_pause_ends_with_its_block_even_when_it_raises():
     assert error(inverse_of(optimizer, module), expected) < 1e-12
 
 
-def test_steps_in_a_pause_use_the_factors_in_force():
+def test_steps_in_a_pause_use_the_current_factors():
     model = two_layers()
     optimizer = plain(model)
     step(model, optimizer)
@@ -259,7 +259,7 @@ def test_autocast_changes_no_statistic_but_by_its_rounding_of_inputs():
     assert error(inverses[1], inverses[0]) < 1e-6
 
 
-def test_a_bias_may_be_frozen_and_thawed_later():
+def test_a_bias_may_be_frozen_and_unfrozen_later():
     module = nn.Linear(4, 2).double()
     optimizer = plain(module, rank=100)
     for index, bias in enumerate([True, False, False, True, True]):
@@ -282,7 +282,7 @@ def test_a_bias_may_be_frozen_and_thawed_later():
             assert error(inverse, damped_inverse(A, 1.0)) < 1e-12
 
 
-def test_a_weight_may_be_frozen_and_thawed_later():
+def test_a_weight_may_be_frozen_and_unfrozen_later():
     model = two_layers()
     optimizer = plain(model, inv_interval=2)
     step(model, optimizer)

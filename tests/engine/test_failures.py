@@ -1,4 +1,4 @@
-"""Failing factorisations: the factors that stay in force, the warning and the error."""
+"""Failing factorisations: the factors that stay in use, the warning and the error."""
 
 import warnings
 
@@ -54,7 +54,7 @@ def test_a_failed_factorisation_keeps_the_previous_factors_and_warns(cholesky, s
     assert (known["bad"]["failures"], known["bad"]["refresh_age"]) == (1, 1)
     assert (known["good"]["failures"], known["good"]["refresh_age"]) == (0, 0)
 
-    # The next window begins anew and clears the count.
+    # The next window restarts and clears the count.
     cholesky.clear()
     step(model, optimizer, 2)
     known = optimizer.diagnostics()

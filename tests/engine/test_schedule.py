@@ -25,7 +25,7 @@ every_sketch = pytest.mark.parametrize("sketch", SKETCHES)
 
 @pytest.mark.parametrize("intervals", [(1, 1), (1, 5), (2, 6), (3, 3), (5, 5)])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.95])
-def test_the_average_of_an_exact_covariance_goes_on(intervals, decay):
+def test_the_average_of_an_exact_covariance_continues(intervals, decay):
     cov_interval, inv_interval = intervals
     options = {"cov_interval": cov_interval, "inv_interval": inv_interval}
     module = nn.Linear(4, 2).double()
@@ -42,7 +42,7 @@ def test_the_average_of_an_exact_covariance_goes_on(intervals, decay):
 @pytest.mark.parametrize("intervals", [(1, 1), (1, 5), (2, 6), (3, 3), (5, 5)])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.95])
 @every_sketch
-def test_the_average_of_a_sketch_starts_anew_each_window(intervals, decay, sketch):
+def test_the_average_of_a_sketch_restarts_with_each_window(intervals, decay, sketch):
     cov_interval, inv_interval = intervals
     options = {"cov_interval": cov_interval, "inv_interval": inv_interval}
     module = nn.Linear(8, 2, bias=False).double()
@@ -192,7 +192,7 @@ def test_a_tail_switched_during_training_acts_at_the_next_step():
 
 
 def test_a_group_added_later_may_bring_the_bias_of_a_layer():
-    """The covariance gains a row and a column: the layer starts anew, the others go on."""
+    """The covariance gains a row and a column: its statistics restart, the others continue."""
     model = nn.ModuleList([nn.Linear(4, 3), nn.Linear(5, 2)]).double()
     optimizer = plain(model, [model[0].weight, model[1].weight])
     for layer, width in zip(model, (4, 5), strict=True):
@@ -208,7 +208,7 @@ def test_a_group_added_later_may_bring_the_bias_of_a_layer():
 
 
 @pytest.mark.parametrize("sketch", ["columns", "gaussian"])
-def test_an_interval_changed_within_a_window_starts_the_average_anew(sketch):
+def test_an_interval_changed_within_a_window_restarts_the_average(sketch):
     """Other probes follow from it, and an average over two of them sketches nothing.
 
     What does sketch the covariance never overestimates it.

@@ -56,6 +56,20 @@ def test_the_three_projections_are_three_groups(bias, batch_first):
         assert error(actual, moved[..., EMBED].flatten()) < 1e-11
 
 
+def test_a_call_whose_two_outputs_are_used_counts_once():
+    module = attention(bias=False)
+    both, one = (sequences(4, 5, 5, batch_first=False, sizes=(EMBED,) * 3) for _ in range(2))
+    one = [tensor + 1 for tensor in one]
+    optimizer = plain(module, rank=100, damping=0.2)
+    outputs, weights = module(*both)
+    loss = outputs.square().sum() + weights.square().sum()
+    (loss + module(*one)[0].square().sum()).backward()
+    optimizer.step()
+    pooled = [torch.cat(pair) for pair in zip(both, one, strict=True)]
+    expected = torch.stack([damped_inverse(covariance_of(x, False), 0.2) for x in pooled])
+    assert error(optimizer.inverse(""), expected) < 1e-11
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_projections_stored_apart_are_layers_of_their_own(batch_first):
     module = attention(kdim=4, vdim=5, batch_first=batch_first)

@@ -167,7 +167,7 @@ def test_a_skipped_step_whose_gradients_the_model_sets_to_zero_leaves_no_trace()
 
 
 @pytest.mark.parametrize("owner", ["optimizer", "model"])
-def test_a_skipped_step_of_a_thawed_layer_leaves_no_trace(owner):
+def test_a_skipped_step_of_an_unfrozen_layer_leaves_no_trace(owner):
     optimizers = []
     for poisoned in ((), (0, 2)):
         model = dense()

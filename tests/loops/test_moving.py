@@ -242,7 +242,7 @@ def test_an_optimizer_does_not_keep_its_model_alive_through_hooks_alone():
     assert weight.shape == (4, 1, 3, 3)
 
 
-def test_removed_hooks_leave_the_factors_in_force():
+def test_removed_hooks_keep_the_current_factors():
     model = dense(dtype=torch.float64)
     data = rows(9, dtype=torch.float64)
     optimizer = trained(model, data[:4])

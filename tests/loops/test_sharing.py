@@ -115,8 +115,8 @@ def test_the_rows_of_several_calls_are_pooled(calls):
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_a_parameter_frozen_before_construction_may_be_thawed(frozen):
-    """From the thaw on, statistics and update are those of a layer that was never frozen."""
+def test_a_parameter_frozen_before_construction_may_be_unfrozen(frozen):
+    """Once unfrozen, statistics and update are those of a layer that was never frozen."""
     model = dense(dtype=torch.float64)
     param = getattr(model[2], frozen)
     param.requires_grad_(False)

@@ -160,7 +160,7 @@ def test_the_state_holds_tensors_under_the_weights_alone():
         assert all(isinstance(value, torch.Tensor) for value in state.values())
 
 
-def test_the_settings_that_were_saved_are_in_force():
+def test_the_saved_settings_are_used():
     model, optimizer = build("gaussian", torch.float64, damping=0.3, seed=5, stat_decay=0.2)
     train(model, optimizer, 0, 23)
     twin, resumed = build("gaussian", torch.float64)

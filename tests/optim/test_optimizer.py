@@ -52,7 +52,7 @@ def test_diagnostics_describe_every_layer():
     captured = known["eigenvalues"].sum(-1)
     assert error(known["trace_captured"], captured / A.trace()) < 1e-10
     assert error(known["tail"], (A.trace() - captured) / 6) < 1e-10
-    # What is told is what is in force.
+    # The diagnostics describe the current inverse.
     spectrum = torch.linalg.eigvalsh(optimizer.inverse("0")).reciprocal() - 0.2
     expected = torch.cat([known["tail"].expand(6), known["eigenvalues"][0]]).sort().values
     assert error(spectrum.sort().values, expected) < 1e-8

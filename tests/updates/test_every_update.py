@@ -6,17 +6,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.utils.checkpoint import checkpoint
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
 
+from ..loops.test_schedulers import SCHEDULERS
+from ..loops.test_schedulers import build as build_scheduler
 from ..oracles import randn
 
 SETTINGS = {"lr": 0.02, "cov_interval": 2, "inv_interval": 4}
 FACES = [NysAct, FOOF, KFAC, Eva, SKFAC, NysMuon, NysAdamW]
 UPDATES = ["sgd", "adamw", "muon"]
 every_face = pytest.mark.parametrize("face", FACES)
+pair = pytest.mark.parametrize("face", [NysMuon, NysAdamW])
 every_update = pytest.mark.parametrize("update", UPDATES)
 
 
@@ -189,6 +192,56 @@ def test_schedulers_reach_both_rates():
     assert rates == pytest.approx({"muon": 0.02, "adamw": 0.001})
 
 
+@pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
+@pair
+def test_every_scheduler_drives_every_group_as_it_drives_adamws(face, kind):
+    model = Network()
+    optimizer = face(model, **SETTINGS)
+    groups = [
+        {"params": [nn.Parameter(torch.ones(1))], "lr": group["lr"]}
+        for group in optimizer.param_groups
+    ]
+    adamw = torch.optim.AdamW(groups)
+    schedulers = build_scheduler(kind, optimizer), build_scheduler(kind, adamw)
+    rates = set()
+    for step in range(8):
+        run(model, optimizer, [step])
+        adamw.step()
+        for scheduler in schedulers:
+            scheduler.step(*([1.0 + step] if kind is ReduceLROnPlateau else []))
+        for mine, theirs in zip(optimizer.param_groups, adamw.param_groups, strict=True):
+            assert mine["lr"] == theirs["lr"]
+            assert face is NysMuon or mine["betas"] == theirs["betas"]
+        rates.add(optimizer.param_groups[0]["lr"])
+    assert len(rates) > 1
+
+
+def test_sparse_gradients_go_to_sgd():
+    def model():
+        return nn.Sequential(nn.Embedding(7, 6, sparse=True), nn.Linear(6, 6), nn.Linear(6, 3))
+
+    tokens, refused, served = torch.arange(7), model(), model()
+    optimizer = NysMuon(refused)
+    refused(tokens).sum().backward()
+    with pytest.raises(ValueError, match=r"sparse=False, .* update='sgd'"):
+        optimizer.step()
+    groups = [{"params": served[0].weight, "update": "sgd", "momentum": 0, "nesterov": False}]
+    optimizer = NysMuon(served, [*groups, {"params": served[1:].parameters()}])
+    before = served[0].weight.detach().clone()
+    served(tokens).sum().backward()
+    optimizer.step()
+    assert not torch.equal(served[0].weight, before)
+
+
+@pair
+def test_fused_kernels_take_the_steps_of_the_others(face):
+    fused, plain = Network(), Network()
+    run(fused, face(fused, fused=True, **SETTINGS), range(4))
+    run(plain, face(plain, foreach=False, **SETTINGS), range(4))
+    for mine, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
 @every_face
 def test_what_muon_leaves_out_has_a_rate_of_its_own_under_every_curvature(face):
     optimizer = face(Network(), update="muon", lr=0.3)
@@ -216,8 +269,6 @@ def test_clipping_acts_on_the_groups_of_sgd_alone():
 
 
 # --- loops -----------------------------------------------------------------------------------
-
-pair = pytest.mark.parametrize("face", [NysMuon, NysAdamW])
 
 
 @pair

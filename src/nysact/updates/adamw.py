@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.optim.adamw import adamw
 
 from nysact.distributed import local
@@ -14,6 +13,7 @@ from nysact.updates.gradients import (
     buffers_of,
     local_gradients,
     rate_of,
+    steps_of,
     with_gradient,
 )
 
@@ -23,16 +23,20 @@ def adamw_update(group: dict[str, Any], gradients: Gradients, state: States) -> 
     params = with_gradient(group)
     if not params:
         return
-    for param in params:
-        state[param].setdefault("step", torch.zeros((), dtype=torch.float32))
+    chosen = local_gradients(params, gradients)
+    if any(gradient.is_sparse for gradient in chosen):
+        raise ValueError(
+            "AdamW takes no sparse gradients: build the embedding with sparse=False, or put its "
+            "weight into a group with update='sgd'"
+        )
     beta1, beta2 = group.get("betas", (0.9, 0.999))
     adamw(
         [local(param) for param in params],
-        local_gradients(params, gradients),
+        chosen,
         buffers_of(params, state, "exp_avg"),
         buffers_of(params, state, "exp_avg_sq"),
         [],
-        [state[param]["step"] for param in params],
+        steps_of(params, state, fused=group["fused"]),
         foreach=group["foreach"],
         fused=group["fused"],
         amsgrad=False,

@@ -38,15 +38,24 @@ def buffers_of(params: Sequence[Tensor], state: States, name: str) -> list[Tenso
     return [local(state[param][name]) for param in params]
 
 
+def steps_of(params: Sequence[Tensor], state: States, *, fused: bool | None) -> list[Tensor]:
+    """The parameters' numbers of steps, on the host unless a fused kernel counts them."""
+    for param in params:
+        if "step" not in state[param]:
+            device = param.device if fused else None
+            state[param]["step"] = torch.zeros((), dtype=torch.float32, device=device)
+    return [state[param]["step"] for param in params]
+
+
 def init_buffers(group: Mapping[str, Any], state: States) -> None:
     """Give the trainable parameters of a group the state that a first step would."""
     for param in group["params"]:
         if not param.requires_grad:
             continue
         # A step leaves a state of each parameter, if only an empty one.
-        own = state[param]
+        state[param]
         if group["update"] == "adamw":
-            own.setdefault("step", torch.zeros((), dtype=torch.float32))
+            steps_of([param], state, fused=group["fused"])
             buffers_of([param], state, "exp_avg")
             buffers_of([param], state, "exp_avg_sq")
         elif group["momentum"]:
