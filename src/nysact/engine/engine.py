@@ -57,9 +57,9 @@ class Engine:
             with record_function("nysact.refresh"):
                 self._refresh(due)
             with record_function("nysact.apply"):
-                found = [group.precondition() for group in self._groups]
+                preconditioned = [group.precondition() for group in self._groups]
         with record_function("nysact.update"):
-            update({param: gradient for each in found for param, gradient in each.items()})
+            update({param: grad for each in preconditioned for param, grad in each.items()})
 
     def begin_step(self) -> None:
         self.capture.begin_step(self._groups)

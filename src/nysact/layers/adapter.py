@@ -27,7 +27,12 @@ class Geometry:
 
 
 class Call(NamedTuple):
-    """The arguments of one call of a module's forward."""
+    """The arguments of one call of a module's forward.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -71,7 +76,15 @@ class LayerAdapter(ABC):
 
     @abstractmethod
     def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        """Find the tensors that the weight multiplies, samples first; none if there are none."""
+        """Find the tensors of a call that the weight multiplies.
+
+        Args:
+            module: The layer.
+            call: The arguments of its forward.
+
+        Returns:
+            Tensors whose first dimension counts samples; empty if the call has no such input.
+        """
 
     def positions(self, module: nn.Module, inputs: Sequence[Tensor]) -> int:
         """Estimate the rows per sample, at least 1, to decide how many samples suffice."""
@@ -94,7 +107,18 @@ class LayerAdapter(ABC):
         return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of a call's output as rows, ``(groups, rows, out_features)``."""
+        """Lay out the gradient of a call's output as one row per row of the linear map.
+
+        Args:
+            module: The layer.
+            gradient: Gradient of one call's output.
+
+        Returns:
+            ``(groups, rows, out_features)``.
+
+        Raises:
+            NotImplementedError: Unless the adapter sets :attr:`shows_output` and overrides this.
+        """
         raise NotImplementedError(f"{type(self).__name__} can't read outputs of {module}")
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
