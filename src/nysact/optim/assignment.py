@@ -1,7 +1,5 @@
 """Which update each parameter gets under Muon, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

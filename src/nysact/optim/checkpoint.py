@@ -1,7 +1,5 @@
 """Checks of a state dict against the optimizer that loads it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any

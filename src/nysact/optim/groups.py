@@ -1,7 +1,5 @@
 """Parameter groups of a model's named parameters, from what a user passes as ``params``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

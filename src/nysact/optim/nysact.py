@@ -1,7 +1,5 @@
 """NysAct: SGD with momentum on gradients preconditioned by a sketched activation covariance."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Unpack
 

@@ -1,7 +1,5 @@
 """NysMuon and NysAdamW: preconditioned gradients into Muon and AdamW."""
 
-from __future__ import annotations
-
 from typing import Any, Unpack
 
 from torch import nn

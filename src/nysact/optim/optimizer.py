@@ -1,7 +1,5 @@
 """What the optimizers have in common: their face, their groups, their state."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 import weakref
@@ -260,11 +258,7 @@ class PreconditionedOptimizer(Optimizer):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Ignore every forward inside the block.
-
-        Yields:
-            Nothing.
-        """
+        """Ignore every forward inside the block."""
         before = self.engine.capture.paused
         self.engine.pause(paused=True)
         try:
@@ -289,11 +283,7 @@ class PreconditionedOptimizer(Optimizer):
         self.engine.consolidate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes; the same on all processes.
-
-        Returns:
-            As in ``torch.optim``.
-        """
+        """Return what :meth:`load_state_dict` takes, as in ``torch.optim``; alike on all ranks."""
         if self.engine.unreduced and not self._warned:
             self._warned = True
             warnings.warn(
@@ -362,11 +352,7 @@ class PreconditionedOptimizer(Optimizer):
             self.remove_hooks()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be copied: a copy would not observe the model.
-
-        Raises:
-            TypeError: Always.
-        """
+        """Refuse to be copied: a copy would not observe the model."""
         raise TypeError(
             f"a {type(self).__name__} can't be copied or pickled, its hooks are on the model: save "
             "optimizer.state_dict() and load it into a new optimizer"
@@ -374,11 +360,7 @@ class PreconditionedOptimizer(Optimizer):
 
     @disable_dynamo
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients, and drop the statistics that belong to them.
-
-        Args:
-            set_to_none: Whether they become ``None`` and not zeros.
-        """
+        """Reset the gradients to ``None`` or zeros, and drop the statistics that belong to them."""
         self.engine.discard()
         super().zero_grad(set_to_none)
 

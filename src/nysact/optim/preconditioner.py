@@ -1,7 +1,5 @@
 """The engine alone, for use with any optimizer."""
 
-from __future__ import annotations
-
 from typing import Any, Unpack
 
 from torch import Tensor, nn

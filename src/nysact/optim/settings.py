@@ -48,14 +48,6 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 1
-
-
-def _is_not_negative(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
 def _is_fraction(value: Any) -> bool:
     return _is_number(value) and 0 <= value < 1
 
@@ -63,7 +55,7 @@ def _is_fraction(value: Any) -> bool:
 def _is_rate(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.numel() == 1 and bool(value.isfinite().all())
-    return _is_not_negative(value)
+    return NOT_NEGATIVE.holds(value)
 
 
 def _is_pattern_list(value: Any) -> bool:
@@ -79,9 +71,10 @@ def _one_of(*choices: Any) -> Rule:
     return Rule(lambda v: any(v is c or v == c for c in choices), f"one of {choices}")
 
 
-NOT_NEGATIVE = Rule(_is_not_negative, "a number >= 0")
-COUNT = Rule(_is_count, "an integer >= 1")
-STEPS = Rule(_is_count, "an integer >= 1, in steps")
+NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number >= 0")
+FRACTION = Rule(_is_fraction, "a number in [0, 1)")
+COUNT = Rule(lambda v: _is_whole(v) and v >= 1, "an integer >= 1")
+STEPS = Rule(COUNT.holds, "an integer >= 1, in steps")
 FLAG = Rule(lambda v: isinstance(v, bool), "True or False")
 MAYBE = Rule(lambda v: v is None or isinstance(v, bool), "True, False or None")
 DAMPING = Rule(
@@ -113,25 +106,17 @@ class EngineOptions(TypedDict, total=False):
             "of a layer's inputs where the update itself is scale-free.",
         ),
     ]
-    stat_decay: Annotated[
-        float,
-        Option(
-            0.95,
-            Rule(_is_fraction, "a number in [0, 1)"),
-            "Decay beta2 of the statistics' average.",
-        ),
-    ]
+    stat_decay: Annotated[float, Option(0.95, FRACTION, "Decay beta2 of the statistics' average.")]
     cov_interval: Annotated[int, Option(5, STEPS, "Steps between statistics (tau_cov).")]
     inv_interval: Annotated[
-        int,
-        Option(50, STEPS, "Steps between refreshes (tau_inv), a multiple of ``cov_interval``."),
+        int, Option(50, STEPS, "Steps between refreshes (tau_inv), a multiple of ``cov_interval``.")
     ]
     subsample: Annotated[
         int | Literal["auto"],
         Option(
             "auto",
             Rule(
-                lambda v: v == "auto" or _is_count(v),
+                lambda v: v == "auto" or COUNT.holds(v),
                 "'auto', or an integer n >= 1 to take every n-th sample",
             ),
             'Take statistics of every n-th sample. ``"auto"`` chooses n by the layer: 1 for up to '
@@ -189,9 +174,7 @@ class NystromOptions(TypedDict, total=False):
     rank: Annotated[
         int,
         Option(
-            10,
-            COUNT,
-            "Rank r of the approximation; where ``rank >= d`` the exact inverse is used.",
+            10, COUNT, "Rank r of the approximation; where ``rank >= d`` the exact inverse is used."
         ),
     ]
     sketch: Annotated[
@@ -244,8 +227,7 @@ class UpdateOptions(TypedDict, total=False):
     """The update that preconditioned gradients are fed to."""
 
     lr: Annotated[
-        float | Tensor,
-        Option(0.1, RATE, "Learning rate, a number or a tensor with one element."),
+        float | Tensor, Option(0.1, RATE, "Learning rate, a number or a tensor with one element.")
     ]
     update: Annotated[
         Literal["sgd", "adamw", "muon"],
@@ -354,15 +336,13 @@ def options_of(typed_dict: Any, defaults: Mapping[str, Any]) -> dict[str, Option
 def signature_of(options: Mapping[str, Option]) -> inspect.Signature:
     """The explicit signature of an optimizer with these options."""
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    leading = [
-        inspect.Parameter("model", positional),
-        inspect.Parameter("params", positional, default=None),
-    ]
+    model = inspect.Parameter("model", positional)
+    params = inspect.Parameter("params", positional, default=None)
     keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
         for name, option in options.items()
     ]
-    return inspect.Signature([*leading, *keywords])
+    return inspect.Signature([model, params, *keywords])
 
 
 def documentation_of(options: Mapping[str, Option]) -> str:
