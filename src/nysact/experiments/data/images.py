@@ -1,12 +1,10 @@
 """Sets of small images that are kept in memory, and the choice of parts of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from nysact.experiments.data.augment import flipped
 from nysact.experiments.errors import ExperimentError
 
 
@@ -100,17 +98,3 @@ def standardised(train: ImageSet, test: ImageSet, flip: bool, white: float = 1.0
     std, mean = torch.std_mean(train.images)
     train, test = (ImageSet((part.images - mean) / std, part.labels) for part in (train, test))
     return Data(train, test, flip, (float(-mean / std),), (float((white - mean) / std),))
-
-
-def batches(
-    data: ImageSet, batch_size: int, generator: torch.Generator, flip: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through a set once in random order, in whole batches, drawing from the generator alone."""
-    order = torch.randperm(len(data), generator=generator)
-    mirrored = torch.rand(len(data), generator=generator) < 0.5
-    for start in range(0, len(data) - batch_size + 1, batch_size):
-        chosen = order[start : start + batch_size].to(data.labels.device)
-        images = data.images[chosen]
-        if flip:
-            images = flipped(images, mirrored[start : start + batch_size].to(images.device))
-        yield images, data.labels[chosen]
