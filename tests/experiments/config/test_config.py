@@ -139,27 +139,6 @@ def test_run_id_tells_runs_apart_but_not_where_their_data_lies():
 
 
 # What a run of an earlier version has stored, and its name.
-STORED = {
-    "recipe": "fashion-table2", "row": "Adam", "column": "LeNet-5", "sweep": {}, "seed": 0,
-    "model": {
-        "name": "lenet5", "options": {"classes": 10, "in_channels": 1, "image_size": 32},
-    },
-    "data": {
-        "name": "fashion-mnist", "folder": None, "train_size": 12800, "test_size": None,
-        "flip": True, "crop": 0,
-    },
-    "optimizer": {
-        "name": "adam",
-        "options": {"lr": 0.001, "betas": [0.9, 0.999], "weight_decay": 0.0005},
-        "decay_vectors": True,
-    },
-    "schedule": {"name": "cosine", "every": "step", "warmup_epochs": 0, "warmup_steps": 0},
-    "batch_size": 128, "epochs": 4, "steps": None, "evaluation_interval": None,
-    "label_smoothing": 0.0, "precision": "fp32", "threads": 1,
-    "record": {"covariance_norms": False, "covariances": [], "rank": 10},
-}  # fmt: skip
-
-
 def test_default_of_an_option_that_changes_is_another_run(monkeypatch):
     before = config("adam").run_id()
     baseline = BASELINES["adam"]

@@ -20,7 +20,7 @@ class WindowOptimizer(OwnOptimizer):
 
     @abstractmethod
     def coefficients(self, gram: Tensor, row: int) -> Tensor:
-        """Give a coefficient (r) for each gradient, from inner products (r, r); ``row`` is newest."""
+        """Give each gradient's coefficient (r) from inner products (r, r); ``row`` is newest."""
 
     def update(self) -> None:
         """Replace the oldest gradient, and step along the combination."""

@@ -38,12 +38,6 @@ class Data:
     white: tuple[float, ...] = (1.0,)  # a pixel of full brightness
     validation: ImageSet | None = None
 
-    def to(self, device: torch.device) -> "Data":
-        """Copy all sets to a device."""
-        held_out = None if self.validation is None else self.validation.to(device)
-        train, test = self.train.to(device), self.test.to(device)
-        return replace(self, train=train, test=test, validation=held_out)
-
     def with_train_size(self, size: int | None) -> "Data":
         """Keep a random part of the training set, always the same one; ``None`` keeps all."""
         return replace(self, train=part_of(self.train, size, "train"))

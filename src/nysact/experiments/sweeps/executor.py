@@ -29,7 +29,7 @@ JOB_FILE = "job.txt"
 
 
 class Executor:
-    """Trains configurations in parallel jobs of this machine, or of a cluster if it has settings."""
+    """Trains configurations in parallel jobs of this machine, or of a cluster."""
 
     def __init__(
         self,
