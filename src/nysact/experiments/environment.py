@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,7 @@ def driver_version() -> str | None:
 
 def version_of(package: str) -> str | None:
     """Give the version of a package, ``None`` where it isn't installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return next((found.version for found in distributions(name=package)), None)
 
 
 def device_name(device: torch.device) -> str:

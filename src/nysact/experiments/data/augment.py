@@ -14,11 +14,7 @@ EraseWith = Literal["zero", "noise"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops out of a frame of black, flips and erasing.
-
-    What happens to each sample of an epoch is drawn at its start, on the CPU, so that a batch
-    depends neither on the device nor on the batches before it.
-    """
+    """Random crops out of a frame of black, flips and erasing."""
 
     flip: bool = False
     crop: int = 0  # width of the frame in pixels

@@ -1,8 +1,4 @@
-"""Runs a configuration: trains, evaluates, stores, and goes on where it was stopped.
-
-:func:`train` is the loop, and an example of how the library is used: ``NysAct`` takes the model
-where other optimizers take its parameters, and nothing in the loop knows which optimizer it runs.
-"""
+"""Runs a configuration: trains, evaluates, stores, and goes on where it was stopped."""
 
 import os
 import time
