@@ -38,7 +38,7 @@ test-slow: $(VENV)/.installed-dev ## run the tests that take minutes
 	$(PY) -m pytest -m slow --timeout 3600 $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## check style and formatting
+lint: structure ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 

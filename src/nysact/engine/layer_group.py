@@ -18,9 +18,9 @@ from nysact.engine.statistics import BatchStatistics, CallQueue, RunningStatisti
 # Elements of the gradients that are multiplied together. A GPU wants few and large calls; on a CPU
 # gradients that exceed its cache are multiplied layer by layer, without a copy.
 _ELEMENTS, _BATCH_ELEMENTS = 2**24, {"cpu": 2**18}
-# The options that the curvature is built with. State of other values has another meaning, but for
-# the tail, which only the action reads.
-STRUCTURAL = ("rank", "sketch", "seed", "tail")
+# The options that the curvature is built with. State has another meaning with another value of the
+# first three.
+STRUCTURAL = ("rank", "sketch", "seed", "tail", "power", "memory")
 
 
 def structure_of(options: Mapping[str, Any]) -> tuple[Any, ...]:

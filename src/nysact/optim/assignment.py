@@ -71,7 +71,31 @@ def _parts(name: str, out_features: int) -> int:
     return 3 if packed and out_features % 3 == 0 else 1
 
 
-def split_group(
+def divide(
+    groups: Sequence[dict[str, Any]],
+    assigned: Mapping[Tensor, Assignment],
+    default: str | None,
+    adamw: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], dict[Tensor, str]]:
+    """Groups, divided where their update is Muon by default, and each parameter's reason."""
+    divided: list[dict[str, Any]] = []
+    reasons: dict[Tensor, str] = {}
+    for group in groups:
+        params = [param for _, param in group["params"]]
+        if "update" not in group and default == "muon":
+            divided += _split_group(group, assigned, adamw)
+            reasons.update((param, assigned[param].reason) for param in params)
+        else:
+            divided.append(group)
+            explicit = "update" in group
+            why = "chosen by its parameter group" if explicit else "every parameter's"
+            reasons.update(dict.fromkeys(params, why))
+    for group in divided:
+        _check_matrices(group, assigned)
+    return divided, reasons
+
+
+def _split_group(
     group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment], adamw: Mapping[str, Any]
 ) -> Sequence[dict[str, Any]]:
     """Divide a group of named parameters between Muon and AdamW; ``adamw`` has its settings."""
@@ -90,7 +114,7 @@ def split_group(
     return [each for each in groups if each["params"]]
 
 
-def check_matrices(group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment]) -> None:
+def _check_matrices(group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment]) -> None:
     """Raise if a group of named parameters asks Muon to update what it can't."""
     for name, param in group["params"] if group.get("update") == "muon" else ():
         layout, split = assigned[param].layout, split_of(param)

@@ -1,6 +1,5 @@
 """What the optimizers have in common: their face, their groups, their state."""
 
-import inspect
 import warnings
 import weakref
 from abc import abstractmethod
@@ -25,15 +24,14 @@ from nysact.distributed import (
 )
 from nysact.engine import Discovery, Engine, Layer, unwrap
 from nysact.optim import checkpoint
-from nysact.optim.assignment import assign, check_matrices, split_group
+from nysact.optim.assignment import assign, divide
+from nysact.optim.documentation import documentation_of, signature_of
 from nysact.optim.groups import name_group, named_groups, names_of
 from nysact.optim.settings import (
     MuonOptions,
     Option,
     check_group,
-    documentation_of,
     options_of,
-    signature_of,
     unknown_name,
 )
 from nysact.torch_private import disable_dynamo
@@ -48,21 +46,6 @@ from nysact.updates import (
 )
 
 _BYPASSED = "its weight got a gradient, but no call of the module was observed"
-_RAISES = """
-
-Raises:
-    TypeError: If an argument is of the wrong type, or the model is an ``nn.DataParallel``.
-    ValueError: If a value is out of range, a parameter is not of the model or given twice,
-        nothing is trainable, or no layer can be preconditioned.
-"""
-_ARGS = """
-
-Args:
-    model: The model that is trained. Its layers get forward hooks, so the same model must run the
-        forwards.
-    params: Parameters, named parameters or parameter groups of the model, as in ``torch.optim``;
-        default all trainable parameters. A group may set the options below{exceptions}, and
-        ``precondition=False`` for the plain update."""
 
 
 class PreconditionedOptimizer(Optimizer):
@@ -79,10 +62,7 @@ class PreconditionedOptimizer(Optimizer):
             return
         cls._options = options_of(options, defaults or {})
         cls.__signature__ = signature_of(cls._options)  # type: ignore[attr-defined]
-        alone = [f"``{name}``" for name, option in cls._options.items() if not option.grouped]
-        exceptions = f", {', '.join(alone)} apart" if alone else ""
-        args = _ARGS.format(exceptions=exceptions) + documentation_of(cls._options)
-        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "") + args + _RAISES
+        cls.__doc__ = documentation_of(cls.__doc__ or "", cls._options)
 
     def __init__(self, model: nn.Module, params: Any = None, **options: Any) -> None:
         wrapped, model = model, unwrap(model)
@@ -139,16 +119,8 @@ class PreconditionedOptimizer(Optimizer):
         self, groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Divide groups whose update is Muon by default; note why each parameter has its update."""
-        divided: list[dict[str, Any]] = []
-        for group in groups:
-            explicit, update = "update" in group, group.get("update", defaults.get("update"))
-            whole = explicit or update != "muon"
-            divided += [group] if whole else split_group(group, self._assigned, self._adamw())
-            for _, param in group["params"] if update else ():
-                why = self._assigned[param].reason if not whole else "every parameter's"
-                self._reasons[param] = "chosen by its parameter group" if explicit else why
-        for group in divided:
-            check_matrices(group, self._assigned)
+        divided, reasons = divide(groups, self._assigned, defaults.get("update"), self._adamw())
+        self._reasons.update(reasons)
         return divided
 
     def _adamw(self) -> dict[str, Any]:

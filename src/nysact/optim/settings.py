@@ -1,7 +1,6 @@
 """Every option of the optimizers: its type, default, rule and documentation in one place."""
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -331,23 +330,6 @@ def options_of(typed_dict: Any, defaults: Mapping[str, Any]) -> dict[str, Option
         name: replace(option, default=defaults.get(name, option.default))
         for name, option in found.items()
     }
-
-
-def signature_of(options: Mapping[str, Option]) -> inspect.Signature:
-    """The explicit signature of an optimizer with these options."""
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    model = inspect.Parameter("model", positional)
-    params = inspect.Parameter("params", positional, default=None)
-    keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-        for name, option in options.items()
-    ]
-    return inspect.Signature([model, params, *keywords])
-
-
-def documentation_of(options: Mapping[str, Option]) -> str:
-    """The entries of a docstring's Args section."""
-    return "".join(f"\n    {name}: {option.doc}" for name, option in options.items())
 
 
 # --- checks ----------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""The signature and the docstring of an optimizer, from its options."""
+
+import inspect
+from collections.abc import Mapping
+from textwrap import fill
+
+from nysact.optim.settings import Option
+
+_RAISES = """
+Raises:
+    TypeError: If an argument is of the wrong type, or the model is an ``nn.DataParallel``.
+    ValueError: If a value is out of range, a parameter is not of the model or given twice,
+        nothing is trainable, or no layer can be preconditioned.
+"""
+_MODEL = (
+    "The model that is trained. Its layers get forward hooks, so the same model must run the "
+    "forwards."
+)
+_PARAMS = (
+    "Parameters, named parameters or parameter groups of the model, as in ``torch.optim``; "
+    "default all trainable parameters. A group may set the options below{exceptions}, and "
+    "``precondition=False`` for the plain update."
+)
+
+
+def signature_of(options: Mapping[str, Option]) -> inspect.Signature:
+    """The explicit signature of an optimizer with these options."""
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    model = inspect.Parameter("model", positional)
+    params = inspect.Parameter("params", positional, default=None)
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+        for name, option in options.items()
+    ]
+    return inspect.Signature([model, params, *keywords])
+
+
+def documentation_of(doc: str, options: Mapping[str, Option]) -> str:
+    """Complete a docstring by the sections Args and Raises."""
+    alone = [f"``{name}``" for name, option in options.items() if not option.grouped]
+    exceptions = f", {', '.join(alone)} apart" if alone else ""
+    params = _PARAMS.format(exceptions=exceptions)
+    texts = {"model": _MODEL, "params": params, **{n: option.doc for n, option in options.items()}}
+    entries = [
+        fill(f"{name}: {text}", 96, initial_indent="    ", subsequent_indent="        ")
+        for name, text in texts.items()
+    ]
+    return "\n".join([inspect.cleandoc(doc), "", "Args:", *entries, _RAISES])
