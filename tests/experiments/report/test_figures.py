@@ -6,9 +6,13 @@ from matplotlib.image import imread
 
 from nysact.experiments.metrics import METRICS
 from nysact.experiments.report.figures.covariances import heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import curve_figure
+from nysact.experiments.report.figures.curves import (
+    curve_figure,
+    measure_of,
+    time_of,
+    varied_figure,
+)
 from nysact.experiments.report.figures.search import grid_figure, search_figure
-from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
 from nysact.experiments.report.style import KNOWN, save, styles
 
 from .stored import results_of as results

@@ -8,13 +8,18 @@ import pandas as pd
 import torch
 
 from nysact.experiments.assignments import parse_assignments
-from nysact.experiments.bench.candidate import REFERENCE, Candidate, candidates, parse_settings
-from nysact.experiments.bench.figures import Figures, figures
-from nysact.experiments.bench.interleaved import Interleaved
+from nysact.experiments.bench.candidate import (
+    REFERENCE,
+    Candidate,
+    Kind,
+    candidates,
+    cycle,
+    parse_settings,
+)
+from nysact.experiments.bench.interleaved import Figures, Interleaved, figures
 from nysact.experiments.bench.memory import Memory, measure_memory, release
 from nysact.experiments.bench.options import TRIAL, BenchOptions
 from nysact.experiments.bench.phases import Phases, measure_phases, over_a_cycle
-from nysact.experiments.bench.schedule import Kind, cycle
 from nysact.experiments.bench.workload import Workload, default_scale
 from nysact.experiments.clock import WINDOW, Clock
 from nysact.experiments.formatting import duration

@@ -19,8 +19,15 @@ from nysact.experiments import baselines
 from nysact.experiments.bench.candidate import candidate
 from nysact.experiments.bench.memory import release, state_of
 from nysact.experiments.bench.options import ScalingOptions
-from nysact.experiments.bench.phases import LABEL, Phases, read_phases
-from nysact.experiments.bench.profiles import memory_changes, peak, profiler, spans
+from nysact.experiments.bench.phases import (
+    LABEL,
+    Phases,
+    memory_changes,
+    peak,
+    profiler,
+    read_phases,
+    spans,
+)
 from nysact.experiments.bench.workload import STEP
 from nysact.experiments.devices import synchronize
 

@@ -10,12 +10,15 @@ from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS
 from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import curve_figure
+from nysact.experiments.report.figures.curves import (
+    curve_figure,
+    measure_of,
+    time_of,
+    varied_figure,
+)
 from nysact.experiments.report.figures.search import grid_figure, search_figure
-from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
-from nysact.experiments.report.provenance import mixed_environments
+from nysact.experiments.report.provenance import mixed_environments, settings_table
 from nysact.experiments.report.results import Results, collect
-from nysact.experiments.report.settings import settings_table
 from nysact.experiments.report.table import Table
 from nysact.experiments.report.tables import (
     Paper,
