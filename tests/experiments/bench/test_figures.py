@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from nysact.experiments.bench.candidate import Schedule
-from nysact.experiments.bench.interleaved import figures, quartiles
+from nysact.experiments.bench.measure import figures, quartiles
 
 SCHEDULE = Schedule(2, 4)
 PLAIN = Schedule(0, 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from nysact.experiments.report.table import (
+from nysact.experiments.report.tables import (
     LATEX_SPECIAL,
     Cell,
     Table,

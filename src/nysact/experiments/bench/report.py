@@ -7,8 +7,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from nysact.experiments.bench.candidate import KINDS, Kind
-from nysact.experiments.bench.interleaved import Figures
-from nysact.experiments.bench.measure import ModelResult, Result
+from nysact.experiments.bench.measure import Figures, ModelResult, Result
 from nysact.experiments.bench.phases import PHASES
 from nysact.experiments.formatting import duration, markdown
 from nysact.experiments.recipes import recipe

@@ -12,8 +12,7 @@ from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import check_names
 from nysact.experiments.report.config_diff import options_of
 from nysact.experiments.report.results import Results
-from nysact.experiments.report.table import Cell, Table, text_table
-from nysact.experiments.report.tables import in_words
+from nysact.experiments.report.tables import Cell, Table, in_words, text_table
 from nysact.experiments.run.store import StoredRun
 
 # Settings that tables and figures show already, or that are shown for each optimizer.
