@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo as disable_dynamo  # torch.optim marks its steps with it
+from torch._compile import _disable_dynamo
 from torch._guards import detect_fake_mode  # the only test for a tensor of an export or a trace
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
@@ -23,33 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = [
-    "WRAPPER_NAMES",
-    "active_ddp",
-    "backward_id",
-    "backward_retains_graph",
-    "checkpoint_recomputes",
-    "disable_dynamo",
-    "first_local_row",
-    "foreach_copy",
-    "foreach_lerp",
-    "foreach_mul",
-    "fsdp_meshes",
-    "in_join",
-    "in_transform",
-    "is_data_parallel_replica",
-    "is_fake",
-    "own_parameters",
-    "uncompiled",
-]
-
 # Names that torch.compile, FSDP and activation checkpointing insert into parameter names.
 WRAPPER_NAMES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
+disable_dynamo = _disable_dynamo  # torch.optim marks its steps with it
+
 # The last Join of each wrapper that is known to be over.
 _finished_joins: MutableMapping[DistributedDataParallel, Any] = WeakKeyDictionary()
-
-# --- modules ---------------------------------------------------------------------------------
 
 
 def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
@@ -60,9 +40,6 @@ def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
 def is_data_parallel_replica(module: nn.Module) -> bool:
     """Whether nn.DataParallel made this module; it marks its copies in no public way."""
     return getattr(module, "_is_replica", False)
-
-
-# --- what a forward or backward runs in ------------------------------------------------------
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -90,8 +67,7 @@ def backward_id() -> int:
 
 def backward_retains_graph() -> bool:
     """Whether the running backward pass keeps its graph for another one; hooks are not told."""
-    keeps: bool = torch._C._autograd._get_current_graph_task_keep_graph()
-    return keeps
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
 def checkpoint_recomputes() -> bool:
@@ -107,9 +83,6 @@ def checkpoint_recomputes() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-# --- distributed -----------------------------------------------------------------------------
 
 
 def active_ddp() -> DistributedDataParallel | None:
@@ -147,9 +120,6 @@ def first_local_row(tensor: Any) -> int:
         tensor.shape, tensor.device_mesh, tensor.placements
     )
     return int(offsets[0])
-
-
-# --- many tensors at once, as torch.optim handles them ---------------------------------------
 
 
 def foreach_mul(tensors: Sequence[Tensor], factor: float | Tensor) -> None:

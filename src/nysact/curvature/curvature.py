@@ -1,7 +1,5 @@
 """The interface of a curvature: what it accumulates and how its inverse acts on a gradient."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +16,12 @@ Damping = float | Tensor
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that a curvature's tensors depend on.
+    """The sizes that a curvature's tensors depend on."""
 
-    Attributes:
-        groups: Number of groups, each with a covariance of its own.
-        dim: Side of the covariance: the fan-in, plus one with a bias.
-        rank: Rank of the approximation, at most ``dim``.
-        out: Outputs of a group.
-    """
-
-    groups: int
-    dim: int
-    rank: int
-    out: int = 1
+    groups: int  # each with a covariance of its own
+    dim: int  # side of the covariance: the fan-in, plus one with a bias
+    rank: int  # of the approximation, at most dim
+    out: int = 1  # outputs of a group
 
 
 class Curvature(ABC):
@@ -40,12 +31,9 @@ class Curvature(ABC):
     :meth:`initial` name, averages the former over time and passes both back. Tensors stack the
     layers of one shape and begin with ``(layers, groups)``; those of one call of one layer begin
     with ``(groups,)``.
-
-    Attributes:
-        observes_outputs: Whether the gradients of outputs are captured too.
     """
 
-    observes_outputs: bool = False
+    observes_outputs: bool = False  # whether the gradients of outputs are captured too
 
     @abstractmethod
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,5 @@
 """Eva's curvature: the mean input and the mean output gradient."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """FOOF's curvature: the exact activation covariance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

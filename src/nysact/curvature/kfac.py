@@ -1,7 +1,5 @@
 """K-FAC's curvature: the covariances of inputs and of output gradients."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ class Kronecker(TwoSided):
 
     statistic = "covariance"
     degree = 2
+    eigenpairs = staticmethod(covariance_eigenpairs)
 
     def statistic_size(self, size: int) -> tuple[int, ...]:
         return (size, size)
@@ -34,7 +33,7 @@ class Kronecker(TwoSided):
         return rows.mT @ rows
 
     def factorise(self, statistic: Tensor) -> tuple[Tensors, Tensor]:
-        basis, eigenvalues, succeeded = covariance_eigenpairs(statistic)
+        basis, eigenvalues, succeeded = self.eigenpairs(statistic)
         return {"basis": basis, "eigenvalues": eigenvalues}, succeeded
 
     def work(self, shape: Shape) -> float:

@@ -1,7 +1,5 @@
 """Linear algebra of low-rank curvatures: pure functions on batches of matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -13,8 +11,7 @@ _SHIFTS = (2.0, 2000.0)
 
 
 def working_dtype(tensor: Tensor) -> torch.dtype:
-    """Return float64, or float32 on devices without it."""
-    # The matrices are small: float64 costs nothing where the device has it.
+    """Return float64, which costs nothing for small matrices, or float32 on devices without it."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
@@ -116,27 +113,18 @@ def _each(
     factorise: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Factorise a batch, and say which succeeded; the others get an identity's factors."""
-    lead, device = matrices.shape[:-2], matrices.device
+    succeeded = torch.ones(matrices.shape[:-2], dtype=torch.bool, device=matrices.device)
     try:
-        return factorise(matrices), torch.ones(lead, dtype=torch.bool, device=device)
+        return factorise(matrices), succeeded
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        # One by one, so that a bad matrix spoils no other.
-        outcomes = [_one(factorise, matrix) for matrix in matrices.flatten(0, -3)]
-    columns = zip(*(parts for parts, _ in outcomes), strict=True)
-    stacked = tuple(torch.stack(part).reshape(*lead, *part[0].shape) for part in columns)
-    return stacked, torch.tensor([good for _, good in outcomes], device=device).reshape(lead)
+        if matrices.ndim == 2:
+            return factorise(torch.eye(*matrices.shape).to(matrices)), ~succeeded
+    # One by one, so that a bad matrix spoils no other.
+    factors, outcomes = zip(*(_each(factorise, matrix) for matrix in matrices), strict=True)
+    return tuple(map(torch.stack, zip(*factors, strict=True))), torch.stack(outcomes)
 
 
-def _one(
-    factorise: Callable[[Tensor], tuple[Tensor, ...]], matrix: Tensor
-) -> tuple[tuple[Tensor, ...], bool]:
-    try:
-        return factorise(matrix), True
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return factorise(torch.eye(*matrix.shape).to(matrix)), False
-
-
-def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def covariance_eigenpairs(covariance: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the eigenpairs of a covariance, in ascending order."""
     # covariance: (..., d, d). Returns the basis (..., d, d), the eigenvalues (..., d) and a
     # boolean (...), whether the factorisation succeeded; an identity's factors where it failed.
@@ -147,7 +135,7 @@ def covariance_eigenpairs(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return basis.to(dtype), eigenvalues.clamp(min=0).to(dtype), finite & converged
 
 
-def gram_eigenpairs(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gram_eigenpairs(rows: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the min(m, d) largest eigenpairs of ``rows^T rows``, rows (..., m, d), descending."""
     finite = rows.isfinite().all(-1).all(-1)
     wide = torch.where(finite[..., None, None], rows, 0).to(working_dtype(rows))

@@ -1,7 +1,5 @@
 """NysAct's curvature: a Nystrom approximation of the activation covariance from a sketch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -22,20 +20,16 @@ SKETCHES = ("columns", "gaussian", "subspace")
 class Nystrom(Curvature):
     """Rank-r Nystrom approximation of the covariance, the exact covariance where r = d.
 
-    Args:
-        sketch: What the probes are: ``"columns"`` of the identity (NysAct-S), ``"gaussian"``
-            (NysAct-G) or ``"subspace"``, the basis found by the last refresh.
-        tail: Whether the trace that the approximation misses is spread over the complement.
-        power: Power of the inverse.
-        carries: Whether the statistics of ``"subspace"`` go on over a refresh.
+    The probes are ``"columns"`` of the identity (NysAct-S), ``"gaussian"`` (NysAct-G), or a
+    ``"subspace"``, the basis found by the last refresh, whose statistics go on with ``carries``.
     """
 
     def __init__(
         self, sketch: str, *, tail: bool, power: float = 1.0, carries: bool = False
     ) -> None:
         self._sketch = sketch
-        self._tail = tail
-        self._power = power
+        self._tail = tail  # whether the trace that is missed is spread over the complement
+        self._power = power  # of the inverse
         self._carries = carries and sketch == "subspace"
 
     def statistics(self, shape: Shape) -> dict[str, tuple[int, ...]]:

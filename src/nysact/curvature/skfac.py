@@ -1,7 +1,5 @@
 """SKFAC's curvature: K-FAC's covariances of a few samples, inverted through them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -20,14 +18,11 @@ class SampledKronecker(Kronecker):
 
     A sample gives one row per side: its inputs averaged over positions, and its output gradients
     summed over them.
-
-    Args:
-        samples: Number m of samples that a step's statistics keep.
-        loss_scale: Returns the factor by which the loss is scaled, at each backward.
     """
 
     statistic = "rows"
     degree = 1
+    eigenpairs = staticmethod(gram_eigenpairs)
 
     def __init__(self, samples: int, loss_scale: Callable[[], float]) -> None:
         super().__init__(loss_scale)
@@ -69,10 +64,6 @@ class SampledKronecker(Kronecker):
         # Their Gram matrix is the mean.
         root = totals["samples"].sqrt()[..., None, None]
         return {f"{side}_rows": totals[f"{side}_rows"] / root for side in SIDES}
-
-    def factorise(self, statistic: Tensor) -> tuple[Tensors, Tensor]:
-        basis, eigenvalues, succeeded = gram_eigenpairs(statistic)
-        return {"basis": basis, "eigenvalues": eigenvalues}, succeeded
 
     def work(self, shape: Shape) -> float:
         return float((shape.dim + shape.out) * self._kept**2)

@@ -1,7 +1,5 @@
 """The base of two-sided curvatures: of a layer's inputs and of the gradients of its outputs."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -19,9 +17,6 @@ class TwoSided(JoinedCurvature):
 
     Each side keeps one statistic and computes its factors from that; a subclass says how. The loss
     is taken to be a mean over N samples: a sample's own gradient is N times what backward gives.
-
-    Args:
-        loss_scale: Returns the factor by which the loss is scaled, at each backward.
     """
 
     observes_outputs = True
@@ -29,7 +24,7 @@ class TwoSided(JoinedCurvature):
     degree: int = 1  # the power of the output gradient in its statistic
 
     def __init__(self, loss_scale: Callable[[], float]) -> None:
-        self._loss_scale = loss_scale
+        self._loss_scale = loss_scale  # gives the factor by which the loss is scaled, when asked
 
     @abstractmethod
     def statistic_size(self, size: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
-from nysact.torch_private import active_ddp, fsdp_meshes, uncompiled
+from nysact.torch_private import active_ddp, fsdp_meshes, in_join, uncompiled
 
 # A sum over several groups goes over one after the other: within nodes, then across them, say.
 Group: TypeAlias = "dist.ProcessGroup | DeviceMesh | Sequence[dist.ProcessGroup]"
@@ -109,3 +109,19 @@ def given_groups(process_group: Group | Literal[False]) -> Sequence[dist.Process
                 f"{dist.get_rank()}: pass each process a group that contains it"
             )
     return tuple(groups)
+
+
+def refuse_join() -> NoReturn:
+    """Refuse uneven batches: a rank without one would miss the sums of the statistics."""
+    raise RuntimeError(
+        "nysact optimizers do not support model.join() or Join([...]): ranks that have run out of "
+        "batches would miss the sums of the statistics. Give every rank the same number of "
+        "batches instead: torch.utils.data.distributed.DistributedSampler does so by repeating "
+        "samples, or by leaving the last ones out with drop_last=True"
+    )
+
+
+def check_no_join(wrapper: DistributedDataParallel | None) -> None:
+    """Raise inside a join of the model; costs one attribute look-up unless there was a join."""
+    if wrapper is not None and in_join(wrapper):
+        refuse_join()

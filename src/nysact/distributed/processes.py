@@ -59,9 +59,20 @@ class Processes:
                     'for each device, for example init_process_group("cpu:gloo,cuda:nccl")'
                 )
 
-    def start_sum(self, tensors: Sequence[Tensor]) -> Sum:
-        """Start to sum tensors, of the same shapes in the same order on each process."""
-        return Sum(tensors, self.groups)
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors in place, of the same shapes in the same order on each process."""
+        kinds: dict[Any, list[Tensor]] = {}
+        for tensor in tensors:
+            kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+        buckets = [torch.cat([term.reshape(-1) for term in terms]) for terms in kinds.values()]
+        for group in self.groups:
+            works = [dist.all_reduce(bucket, group=group, async_op=True) for bucket in buckets]
+            for work in works:
+                assert work is not None
+                work.wait()  # on a GPU the stream waits, not the host
+        for bucket, terms in zip(buckets, kinds.values(), strict=True):
+            sums = bucket.split([term.numel() for term in terms])
+            foreach_copy(terms, [s.view_as(term) for s, term in zip(sums, terms, strict=True)])
 
     def check_agreement(self, description: str, device: torch.device) -> None:
         """Raise on all processes unless all pass the same description, one item a line."""
@@ -113,31 +124,6 @@ def _covered(groups: Sequence[dist.ProcessGroup]) -> Iterable[int]:
             "example one within each node and one across nodes"
         )
     return ranks
-
-
-class Sum:
-    """A sum over processes in progress, in one bucket per dtype and device."""
-
-    def __init__(self, tensors: Sequence[Tensor], groups: Sequence[dist.ProcessGroup]) -> None:
-        kinds: dict[Any, list[Tensor]] = {}
-        for tensor in tensors:
-            kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-        self._terms = list(kinds.values())
-        self._buckets = [torch.cat([t.reshape(-1) for t in terms]) for terms in self._terms]
-        self._later = groups[1:]
-        self._works = [
-            dist.all_reduce(bucket, group=groups[0], async_op=True) for bucket in self._buckets
-        ]
-
-    def wait(self) -> None:
-        """Write the sums into the tensors; on a GPU the stream waits, not the host."""
-        for work, bucket, terms in zip(self._works, self._buckets, self._terms, strict=True):
-            assert work is not None
-            work.wait()
-            for group in self._later:
-                dist.all_reduce(bucket, group=group)
-            sums = bucket.split([term.numel() for term in terms])
-            foreach_copy(terms, [s.view_as(term) for s, term in zip(sums, terms, strict=True)])
 
 
 def find_processes(model: nn.Module, process_group: Group | Literal[False] | None) -> Processes:

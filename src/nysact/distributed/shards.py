@@ -163,18 +163,17 @@ class RowShard:
 
 
 def row_shard(
-    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, ranks: Collection[int]
+    weight: Tensor, matrices: tuple[int, ...], output_dim: int, ranks: Collection[int]
 ) -> RowShard | str:
     """The shard of a weight of (groups, out, in), or why it can't be preconditioned in place."""
+    groups, out, fan_in = matrices
     if not is_sharded(weight):
-        return RowShard(*matrices, output_dim=output_dim)
+        return RowShard(groups, out, fan_in, output_dim=output_dim)
     mesh, placements = placement_of(weight)
     block_dim = None
     for index, placement in enumerate(placements):
-        if placement.is_replicate() or mesh.size(index) == 1:
-            continue
         dim = getattr(placement, "dim", None)
-        if dim == output_dim:
+        if placement.is_replicate() or mesh.size(index) == 1 or dim == output_dim:
             continue
         if dim is None or _ranks_along(mesh, index) <= set(ranks):
             return (
@@ -182,20 +181,12 @@ def row_shard(
                 f"an output: pass shard_placement_fn=lambda p: Shard({output_dim}) for it to "
                 "fully_shard, so that each output is on one process"
             )
-        if block_dim is not None or matrices[0] > 1:
+        if block_dim is not None or groups > 1:
             return f"its weight is sharded over processes as {placements}, in blocks of blocks"
         block_dim = index
-    return _row_shard(weight, matrices, output_dim, block_dim)
-
-
-def _row_shard(
-    weight: Tensor, matrices: tuple[int, int, int], output_dim: int, block_dim: int | None
-) -> RowShard:
-    groups, out, fan_in = matrices
     shape = local(weight.detach()).shape
     outputs = shape[output_dim]
-    if block_dim is not None:
-        fan_in = shape[1 - output_dim]
+    fan_in = fan_in if block_dim is None else shape[1 - output_dim]
     if output_dim or groups == 1:
         return RowShard(groups, outputs, fan_in, block_dim=block_dim, output_dim=output_dim)
     start = first_local_row(weight)
@@ -208,17 +199,21 @@ def _ranks_along(mesh: DeviceMesh, dim: int) -> set[int]:
     return set(dist.get_process_group_ranks(mesh.get_group(dim)))
 
 
-def split_inputs(tensor: Tensor, weight: Tensor, ranks: Collection[int]) -> str:
-    """How a layer's inputs are sharded, if ranks outside the group hold copies of the weight."""
-    if not is_sharded(tensor):
-        return ""
-    mesh, placements = placement_of(tensor)
-    held = weight.placements if is_sharded(weight) and weight.device_mesh == mesh else None
-    for index, placement in enumerate(placements):
-        copied = held is None or held[index].is_replicate()
-        if not copied or placement.is_replicate() or mesh.size(index) == 1:
-            continue
-        others = _ranks_along(mesh, index)
-        if not others <= set(ranks):
-            return f"{placement} over the ranks {sorted(others)}"
-    return ""
+def check_inputs(layer: str, inputs: Sequence[Tensor], weight: Any, ranks: Collection[int]) -> None:
+    """Refuse inputs that differ from those of ranks outside the group with the same weight."""
+    for tensor in filter(is_sharded, inputs):
+        mesh, placements = placement_of(tensor)
+        held = weight.placements if is_sharded(weight) and weight.device_mesh == mesh else None
+        for index, placement in enumerate(placements):
+            copied = held is None or held[index].is_replicate()
+            if not copied or placement.is_replicate() or mesh.size(index) == 1:
+                continue
+            others = _ranks_along(mesh, index)
+            if not others <= set(ranks):
+                raise ValueError(
+                    f"the inputs of layer {layer!r} are sharded over processes, as {placement} "
+                    f"over the ranks {sorted(others)}, and its weight is the same on all of them: "
+                    "their preconditioners would differ, and the replicas of the weight drift "
+                    "apart; build the optimizer with process_group= the mesh or group that these "
+                    "processes form"
+                )

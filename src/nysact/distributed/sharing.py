@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import islice
@@ -14,12 +13,10 @@ _WORTH_SENDING = 16
 
 def assign(costs: Sequence[float], processes: int) -> list[int]:
     """Rank of each piece of work: the costliest first, each to the rank with the least to do."""
-    loads = [(0.0, rank) for rank in range(processes)]
-    ranks = [0] * len(costs)
+    loads, ranks = [0.0] * processes, [0] * len(costs)
     for piece in sorted(range(len(costs)), key=lambda piece: -costs[piece]):
-        load, rank = heapq.heappop(loads)
-        ranks[piece] = rank
-        heapq.heappush(loads, (load + costs[piece], rank))
+        ranks[piece] = loads.index(min(loads))
+        loads[ranks[piece]] += costs[piece]
     return ranks
 
 

@@ -1,36 +1,27 @@
 """The steps of an optimizer before its update: capture, reduce, refresh, apply."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 from torch import Tensor
 from torch.profiler import record_function
 
-from nysact.curvature import Curvature
+from nysact.curvature import Curvature, Tensors
 from nysact.distributed import Processes, join_blocks, local
 from nysact.engine.capture import Capture
 from nysact.engine.discovery import Discovery
 from nysact.engine.layer import Layer
-from nysact.engine.layer_group import LayerGroup, group_key, structure_of
+from nysact.engine.layer_group import LayerGroup, group_key
 from nysact.engine.sharing import compute_and_exchange, pays
 from nysact.engine.statistics import without_autocast
 
-States = Mapping[Tensor, Mapping[str, Tensor]]
 Due = Mapping[LayerGroup, list[bool]]
-Gradients = dict[Tensor, Tensor]
 
 
 class Engine:
-    """Captures the inputs of a model's layers and preconditions their gradients.
-
-    Attributes:
-        layers: Module name to layer.
-        processes: The processes that share each batch.
-        capture: The hooks on the model.
-    """
+    """Captures the inputs of a model's layers and preconditions their gradients."""
 
     def __init__(
         self,
@@ -40,24 +31,22 @@ class Engine:
         *,
         share_refresh: bool | None = None,
     ) -> None:
-        self.layers = discovery.layers
+        self.layers = discovery.layers  # by module name
+        # Each layer once, however many modules share it.
+        self.distinct = list(dict.fromkeys(self.layers.values()))
         self.processes = processes
         self.capture = Capture(discovery.modules)
         self._curvature = curvature
         self._share_refresh = share_refresh
         self._agreed = False
         self._bypassed: set[Layer] = set()
-        self._joined: dict[Layer, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = {}
-        # Each layer once, however many modules share it.
-        self.distinct = list(dict.fromkeys(self.layers.values()))
-        self._group_of: dict[Layer, LayerGroup] = {}
-        self._groups = self._build({})
-        self.begin_step()
+        self._published: dict[Layer, Tensors] = {}
+        self.load({})
 
     # --- a step ------------------------------------------------------------------------------
 
-    def step(self, update: Callable[[Gradients], None]) -> None:
-        """Capture, reduce, refresh, apply, update."""
+    def step(self, update: Callable[[dict[Tensor, Tensor]], None]) -> None:
+        """Capture, reduce, refresh, apply; then ``update`` takes the gradients by parameter."""
         self.processes.check_alone()
         self._follow_model()
         with without_autocast(self._groups[0].device.type):
@@ -68,13 +57,21 @@ class Engine:
             with record_function("nysact.refresh"):
                 self._refresh(due)
             with record_function("nysact.apply"):
-                gradients = self._apply()
+                preconditioned = [group.precondition() for group in self._groups]
         with record_function("nysact.update"):
-            update(gradients)
+            update({param: grad for each in preconditioned for param, grad in each.items()})
 
     def begin_step(self) -> None:
-        """Get ready for the forwards that lead to the next step."""
         self.capture.begin_step(self._groups)
+
+    def _follow_model(self) -> None:
+        """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
+        if all(group.fits() for group in self._groups):
+            return
+        for group in self._groups:
+            group.failures.report(wait=bool(self.processes))
+        kept = {layer for group in self._groups if group.keeps_state for layer in group.layers}
+        self.load({layer.weight: self._group_of[layer].snapshot(layer) for layer in kept})
 
     def _commit(self) -> Due:
         """Add the step's statistics to the running ones; return what is to be refreshed."""
@@ -103,51 +100,26 @@ class Engine:
         if not (self.processes and groups):
             return
         rank, ranks = self.processes.index, self.processes.count
-        terms = [
-            term
-            for group in groups
-            for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
-        ]
-        self.processes.start_sum(terms).wait()
+        self.processes.sum(
+            [
+                term
+                for group in groups
+                for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
+            ]
+        )
         for group in groups:
             group.running.accept_reduction()
 
     def _refresh(self, due: Due) -> None:
         """Compute new factors, here or divided between the ranks."""
-        groups = list(due)
-        shared = self._share_refresh
-        if shared is None:
-            shared = bool(groups) and pays(groups, self.processes)
-        if not (shared and self.processes and groups):
-            for group, flags in due.items():
-                group.refresh(flags)
-            return
-        for group, computed in zip(
-            groups, compute_and_exchange(groups, self.processes), strict=True
-        ):
-            group.refresh(due[group], computed)
-
-    def _apply(self) -> Gradients:
-        """Precondition all gradients: parameter to new gradient."""
-        gradients: Gradients = {}
-        for group in self._groups:
-            gradients.update(group.precondition())
-        return gradients
-
-    def _follow_model(self) -> None:
-        """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
-        changed = any(group.structure != structure_of(group.options) for group in self._groups)
-        if not changed and all(self._group_of[layer].fits(layer) for layer in self.distinct):
-            return
-        for group in self._groups:
-            group.failures.report(wait=bool(self.processes))
-        known = {
-            layer: self._group_of[layer].snapshot(layer)
-            for layer in self.distinct
-            if structure_of(layer.group)[:3] == self._group_of[layer].structure[:3]
-        }
-        self._groups = self._build(known)
-        self.begin_step()
+        groups, shared = list(due), self._share_refresh
+        if not (self.processes and groups):
+            shared = False
+        elif shared is None:
+            shared = pays(groups, self.processes)
+        computed = compute_and_exchange(groups, self.processes) if shared else repeat(None)
+        for group, factors in zip(groups, computed, strict=False):
+            group.refresh(due[group], factors)
 
     # --- several processes -------------------------------------------------------------------
 
@@ -175,13 +147,11 @@ class Engine:
 
     def discard(self) -> None:
         """Drop the statistics of the gradients that are about to be reset."""
-        for group in self._groups:
-            if group.batch.is_open:
-                for layer in group.layers:
-                    layer.pending.discard()
+        for layer in self.distinct:
+            if layer.pending.batch.is_open:
+                layer.pending.discard()
 
     def pause(self, *, paused: bool) -> None:
-        """Stop or resume capturing."""
         self.capture.pause(self._groups, paused=paused)
 
     def remove_hooks(self) -> None:
@@ -198,20 +168,21 @@ class Engine:
         """Warn, once each, of layers whose weight is used without a call of their module."""
         if self.capture.was_paused:
             return
-        found = {
+        found = [
             layer
-            for group in self._groups
-            if group.batch.capturing
-            for layer in group.layers
-            if layer.pending.has_gradient and not layer.pending.was_called
-        } - self._bypassed
+            for layer in self.distinct
+            if layer.pending.batch.capturing
+            and layer.pending.has_gradient
+            and not (layer.pending.was_called or layer in self._bypassed)
+        ]
         if not found:
             return
-        self._bypassed |= found
-        names = [layer.name for layer in self.distinct if layer in found]
+        self._bypassed.update(found)
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
         warnings.warn(
-            f"{len(names)} layer(s) got a gradient, but no call of their modules was observed, so "
-            f"that they have no statistics and get the plain update: {_listed(names)}. If another "
+            f"{len(found)} layer(s) got a gradient, but no call of their modules was observed, so "
+            "that they have no statistics and get the plain update: "
+            f"{', '.join(repr(layer.name) for layer in found[:6])}{more}. If another "
             "module uses their weights without calling them, leave them out with exclude= or "
             "register an adapter for that module. If the model was compiled and run before the "
             "optimizer was built, call torch.compiler.reset() after building it.",
@@ -228,60 +199,22 @@ class Engine:
         """What there is to know of a layer's factors."""
         return self._group_of[layer].factors.diagnostics(layer.pending.index)
 
-    def state(self, layer: Layer) -> Mapping[str, Tensor]:
+    def state(self, layer: Layer) -> Tensors:
         """A layer's tensors, local to this rank."""
         return self._group_of[layer].state(layer)
-
-    def _build(self, known: Mapping[Layer, Mapping[str, Tensor]]) -> list[LayerGroup]:
-        """Group layers of one shape, and carry over states that still fit."""
-        members: dict[Any, list[Layer]] = {}
-        for layer in self.distinct:
-            members.setdefault(group_key(layer), []).append(layer)
-        groups = [
-            LayerGroup(
-                layers,
-                self._curvature(layers[0].group),
-                self.capture.queue,
-                reduced=bool(self.processes),
-            )
-            for layers in members.values()
-        ]
-        self._group_of = {layer: group for group in groups for layer in group.layers}
-        self._agreed = False
-        for layer, state in known.items():
-            here = {name: local(value) for name, value in state.items()}
-            empty = self.state(layer)
-            if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
-                self._group_of[layer].load(layer, here)
-        return groups
 
     def publish(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Show the layers' tensors in ``optimizer.state``."""
         for layer in self.distinct:
-            tensors, shown = self._shown(layer), state[layer.weight]
-            if shown.get("rows") is not tensors["rows"]:
-                shown.update(tensors)
+            tensors, shown = self.state(layer), state[layer.weight]
+            if "rows" not in shown or self._published.get(layer) is not tensors:
+                self._published[layer] = tensors
+                # Where ranks hold blocks of a layer's inputs, as parts of common tensors.
+                shown.update(join_blocks(tensors, layer.weight, layer.shard.block_dim))
 
-    def _shown(self, layer: Layer) -> Mapping[str, Tensor]:
-        """A layer's tensors; where ranks hold blocks of its inputs, as parts of common tensors."""
-        tensors = self.state(layer)
-        if layer.shard.block_dim is None:
-            return tensors
-        known, joined = self._joined.get(layer, (None, tensors))
-        if known is not tensors:
-            joined = join_blocks(tensors, layer.weight, layer.shard.block_dim)
-            self._joined[layer] = tensors, joined
-        return joined
-
-    def snapshots(self) -> dict[Tensor, Mapping[str, Tensor]]:
+    def snapshots(self) -> dict[Tensor, Tensors]:
         """Weight to the tensors of its layer, for :meth:`load`."""
         return {layer.weight: self._group_of[layer].snapshot(layer) for layer in self.distinct}
-
-    def load(self, states: States) -> None:
-        """Take over the layers' tensors, where they still fit."""
-        layers = [layer for layer in self.distinct if layer.weight in states]
-        self._groups = self._build({layer: states[layer.weight] for layer in layers})
-        self.begin_step()
 
     def regroup(self, param_groups: Iterable[dict[str, Any]]) -> None:
         """Follow parameter groups that were replaced by others of the same parameters."""
@@ -289,7 +222,21 @@ class Engine:
         for layer in self.distinct:
             layer.group = owner[layer.weight]
 
-
-def _listed(names: list[str], shown: int = 6) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(repr, names[:shown])) + more
+    def load(self, states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
+        """Group layers of one shape, take over their tensors where they fit, and begin a step."""
+        members: dict[Any, list[Layer]] = {}
+        for layer in self.distinct:
+            members.setdefault(group_key(layer), []).append(layer)
+        queue, reduced = self.capture.queue, bool(self.processes)
+        self._groups = [
+            LayerGroup(layers, self._curvature(layers[0].group), queue, reduced=reduced)
+            for layers in members.values()
+        ]
+        self._group_of = {layer: group for group in self._groups for layer in group.layers}
+        self._agreed = False
+        for layer in self.distinct:
+            here = {name: local(value) for name, value in states.get(layer.weight, {}).items()}
+            empty = self.state(layer)
+            if all(name in here and here[name].shape == v.shape for name, v in empty.items()):
+                self._group_of[layer].load(layer, here)
+        self.begin_step()

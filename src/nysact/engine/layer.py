@@ -1,15 +1,12 @@
 """One preconditioned layer: its parameters, their geometry and where its statistics go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nysact.distributed import is_sharded, local, local_gradient
-from nysact.engine.local_shard import LocalShard
+from nysact.distributed import RowShard, is_sharded, local, local_gradient
 from nysact.engine.pending import PendingStatistics
 from nysact.layers import Geometry, LayerAdapter
 
@@ -33,7 +30,7 @@ class Layer:
     names: list[str]
     adapter: LayerAdapter
     geometry: Geometry
-    shard: LocalShard
+    shard: RowShard
     weight: nn.Parameter
     bias: nn.Parameter | None
     group: dict[str, Any]
@@ -42,7 +39,6 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Name of the first module that uses the weight."""
         return self.names[0]
 
     @property
@@ -57,12 +53,17 @@ class Layer:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether other ranks hold other parts of the weight."""
         return is_sharded(self.weight)
+
+    @property
+    def _held(self) -> Geometry:
+        """The matrices with a row on this rank, with their rows on other ranks."""
+        return Geometry(self.shard.groups, self.shard.out_features, self.shard.in_features)
 
     def gradients(self, dtype: torch.dtype, *, bias: bool) -> tuple[Tensor, Tensor | None]:
         """Local gradients of the weight, (groups, out, fan_in), and the bias, (groups, out)."""
-        weight = self.shard.to_matrix(self.adapter, local_gradient(self.weight)).to(dtype)
+        padded = self.shard.padded(local_gradient(self.weight))
+        weight = self.adapter.to_matrix(self._held, padded).to(dtype)
         if not bias or self.bias is None:
             return weight, None
         if self.bias.grad is None:
@@ -72,7 +73,8 @@ class Layer:
     def write_back(self, weight: Tensor, bias: Tensor | None) -> dict[Tensor, Tensor]:
         """Undo :meth:`gradients`: each parameter with a gradient in its own layout and dtype."""
         like = local(self.weight)
-        result = self.shard.from_matrix(self.adapter, weight, like)
+        padded = self.adapter.from_matrix(self._held, weight, self.shard.padded_shape(like.shape))
+        result = self.shard.unpadded(padded)
         if result.dtype != like.dtype or result.stride() != like.stride():
             # In the weight's own layout, so that the update runs on tensors of one layout.
             result = torch.empty_like(like).copy_(result)

@@ -1,8 +1,7 @@
 """Layers of one shape: their statistics, factors and gradients are batches of matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from nysact.engine.statistics import BatchStatistics, CallQueue, RunningStatisti
 # Elements of the gradients that are multiplied together. A GPU wants few and large calls; on a CPU
 # gradients that exceed its cache are multiplied layer by layer, without a copy.
 _ELEMENTS, _BATCH_ELEMENTS = 2**24, {"cpu": 2**18}
-# The options that the curvature is built with. State of other values has another meaning.
+# The options that the curvature is built with. State of other values has another meaning, but for
+# the tail, which only the action reads.
 STRUCTURAL = ("rank", "sketch", "seed", "tail")
 
 
@@ -39,25 +39,10 @@ class LayerGroup:
     """Layers of equal shape in one parameter group.
 
     Every tensor begins with (layers, groups); ``optimizer.state[weight]`` holds slices of it.
-
-    Attributes:
-        layers: The layers, in the order of the tensors.
-        options: Their parameter group.
-        structure: The structural options that the state was made for.
-        shape: Sizes of the covariance.
-        batch: Statistics of the calls since the last step.
-        running: Statistics of all steps.
-        factors: The factors of the last refresh.
-        failures: The failures of the last refresh.
     """
 
     def __init__(
-        self,
-        layers: Sequence[Layer],
-        curvature: Curvature,
-        queue: CallQueue,
-        *,
-        reduced: bool = False,
+        self, layers: Sequence[Layer], curvature: Curvature, queue: CallQueue, *, reduced: bool
     ) -> None:
         first, names = layers[0], [layer.name for layer in layers]
         geometry, self.has_bias = first.geometry, first.has_bias
@@ -65,7 +50,7 @@ class LayerGroup:
         rank = min(first.group.get("rank", dim), dim)
         self.layers = layers
         self.options = first.group
-        self.structure = structure_of(self.options)
+        self.structure = structure_of(self.options)  # that the state was made for
         self.shape = Shape(geometry.groups, dim, rank, geometry.out_features)
         self.dtype = first.statistic_dtype
         self.curvature = curvature
@@ -78,29 +63,14 @@ class LayerGroup:
         self._attempted = [False] * len(layers)
         self._window: int | None = None
         for index, layer in enumerate(layers):
-            called = getattr(layer, "pending", None) is not None and layer.pending.was_called
-            layer.pending = PendingStatistics(self.batch, index)
-            layer.pending.was_called = called
-        self._slice()
-        if first.weight.device.type != "meta":
-            self.to(first.weight.device, self.dtype)
+            called = hasattr(layer, "pending") and layer.pending.was_called
+            layer.pending = PendingStatistics(self.batch, index, was_called=called)
+        device = first.weight.device
+        self.to(torch.device("cpu") if device.type == "meta" else device, self.dtype)
 
     # --- state -------------------------------------------------------------------------------
 
-    @property
-    def tensors(self) -> Tensors:
-        """All that a resumed run needs, by the names used in ``optimizer.state``."""
-        return {**self.running.tensors, **self.factors.tensors}
-
-    def _slice(self) -> None:
-        """Renew the layers' views after the tensors were replaced."""
-        self._views = [
-            {name: tensor[index] for name, tensor in self.tensors.items()}
-            for index in range(len(self.layers))
-        ]
-
     def state(self, layer: Layer) -> Tensors:
-        """A layer's slices of the state."""
         return self._views[layer.pending.index]
 
     def snapshot(self, layer: Layer) -> Tensors:
@@ -118,28 +88,37 @@ class LayerGroup:
 
     @property
     def device(self) -> torch.device:
-        """Device of the state."""
         return self.running.rows.device
 
-    def fits(self, layer: Layer) -> bool:
-        """Whether a layer still has the device, dtype and bias that the state was made for."""
-        return (
+    def fits(self) -> bool:
+        """Whether all that the state was made for is still so: device, dtype, bias and options."""
+        return self.structure == structure_of(self.options) and all(
             layer.weight.device == self.device
             and layer.has_bias == self.has_bias
             and layer.statistic_dtype == self.dtype
+            for layer in self.layers
         )
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the state has the meaning that the options ask for."""
+        return structure_of(self.options)[:-1] == self.structure[:-1]
+
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast the state."""
         self.dtype = dtype
         self.batch.generation += 1
         self.running.to(device, dtype)
         self.factors.to(device, dtype)
-        self._slice()
+        # All that a resumed run needs, by the names used in ``optimizer.state``.
+        tensors = {**self.running.tensors, **self.factors.tensors}
+        self._views = [
+            {name: tensor[index] for name, tensor in tensors.items()}
+            for index in range(len(self.layers))
+        ]
 
     def follow(self, device: torch.device, dtype: torch.dtype) -> None:
         """Follow a model that was moved or cast since the last step."""
-        if self.batch.device != device or self.dtype != dtype:
+        if self.device != device or self.dtype != dtype:
             self.batch.queue.flush()
             self.to(device, dtype)
             self.open()
@@ -148,7 +127,6 @@ class LayerGroup:
 
     @property
     def takes_statistics(self) -> bool:
-        """Whether the current step is one with statistics."""
         return int(self.options["step"]) % int(self.options["cov_interval"]) == 0
 
     def open(self) -> None:
@@ -165,7 +143,6 @@ class LayerGroup:
             layer.pending.begin_step()
 
     def close(self) -> None:
-        """Release what only a step with statistics needs."""
         if not self.batch.is_open:
             return
         self.batch.close()
@@ -199,13 +176,11 @@ class LayerGroup:
 
     def due(self) -> list[bool]:
         """Which layers take new factors: all once a window, others at their first data."""
-        if self.options["step"] % self.options["inv_interval"] == 0:
-            return [True] * len(self.layers)
-        if self._reduced or not self.batch.capturing:
-            # Only this rank knows of its first data.
-            return [False] * len(self.layers)
+        whole = self.options["step"] % self.options["inv_interval"] == 0
+        # With several ranks, only this one knows of its first data.
+        alone = self.batch.capturing and not self._reduced
         return [
-            layer.pending.has_calls and not attempted
+            whole or (alone and layer.pending.has_calls and not attempted)
             for layer, attempted in zip(self.layers, self._attempted, strict=True)
         ]
 
@@ -281,18 +256,14 @@ class LayerGroup:
 
     def _batches(self) -> Iterator[list[Layer]]:
         """Runs of layers that have a gradient, as long as a batch of their matrices may be."""
-        batch: list[Layer] = []
         limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
         most = max(1, limit // max(1, local(self.layers[0].weight).numel()))
-        for layer in self.layers:
-            ready = layer.weight.grad is not None and not layer.shard.is_empty
-            if batch and (not ready or len(batch) == most):
-                yield batch
-                batch = []
-            if ready:
-                batch.append(layer)
-        if batch:
-            yield batch
+        for ready, layers in groupby(
+            self.layers, lambda layer: layer.weight.grad is not None and not layer.shard.is_empty
+        ):
+            run = list(layers) if ready else []
+            for start in range(0, len(run), most):
+                yield run[start : start + most]
 
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:

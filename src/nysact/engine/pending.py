@@ -1,7 +1,5 @@
 """Which calls of a layer its gradient came through."""
 
-from __future__ import annotations
-
 from nysact.engine.statistics import BatchStatistics, CallStatistics
 from nysact.torch_private import backward_id, backward_retains_graph
 
@@ -19,24 +17,18 @@ class PendingStatistics:
         discarded  the gradient was reset, or the graph was freed before a backward pass
 
     A graph that was retained keeps its calls, so a later backward pass can set them aside again.
-
-    Attributes:
-        batch: The sums of the calls that were set aside, for all layers of a group.
-        index: This layer's index there.
-        has_calls: Whether calls are set aside.
-        has_gradient: Whether a backward pass reached the weight since the last step.
-        was_called: Whether a call was ever captured.
     """
 
-    def __init__(self, batch: BatchStatistics, index: int) -> None:
-        self.batch = batch
-        self.index = index
-        self.was_called = False
+    def __init__(self, batch: BatchStatistics, index: int, *, was_called: bool = False) -> None:
+        self.batch = batch  # the sums of the calls that were set aside, for all layers of a group
+        self.index = index  # this layer's index there
+        self.was_called = was_called  # whether a call was ever captured
         self.begin_step()
 
     def begin_step(self) -> None:
         """Forget all calls; those that a retained graph holds may arrive again."""
-        self.has_calls = self.has_gradient = False
+        self.has_calls = False  # whether calls are set aside
+        self.has_gradient = False  # whether a backward pass reached the weight
         self.traced = False
         # Samples of the calls since the last step, and sampled ones among them.
         self.offset = self.sampled = 0
@@ -75,11 +67,11 @@ class PendingStatistics:
         self._add(calls + self._unhooked)
         self._unhooked.clear()
         if self.traced:
-            self.batch.fold_traced(self.index, keep=True)
+            self.batch.fold_traced(self.index)
             self.has_calls = True
         if not backward_retains_graph():
             for call in calls:
-                call.release()
+                call.sums.clear()
 
     def _add(self, calls: list[CallStatistics]) -> None:
         self.batch.queue.flush()

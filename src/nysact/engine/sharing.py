@@ -1,7 +1,5 @@
 """Refreshes that ranks divide between them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -28,20 +26,16 @@ def compute_and_exchange(groups: Sequence[LayerGroup], processes: Processes) -> 
     slices = rank_slices(costs, counts, processes.index, processes.count)
     computed = [_compute(group, part) for group, part in zip(groups, slices, strict=True)]
     # The other ranks have zeros in these slices: the sum is what was computed.
-    terms = [[*factors.values(), usable] for factors, usable in computed]
-    processes.start_sum([tensor for each in terms for tensor in each]).wait()
+    processes.sum([term for factors, usable in computed for term in (*factors.values(), usable)])
     return [(factors, usable > 0) for factors, usable in computed]
 
 
 def _compute(group: LayerGroup, layers: slice) -> Computed:
     """Factors of a slice of a group's layers, zeros for the others."""
     factors = {name: torch.zeros_like(value) for name, value in group.factors.current.items()}
-    usable = torch.zeros(
-        len(group.layers), group.shape.groups, dtype=group.dtype, device=group.device
-    )
+    usable = torch.zeros_like(group.running.rows)
     if layers.start < layers.stop:
-        found, succeeded = group.factorise(layers)
+        found, usable[layers] = group.factorise(layers)
         for name, value in factors.items():
             value[layers] = found[name]
-        usable[layers] = succeeded
     return factors, usable

@@ -1,8 +1,6 @@
 """Statistics of a call, of a batch, and of all batches so far."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,12 +22,11 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 class CallStatistics:
     """The statistics of one forward call: sampled inputs that wait, then sums over their rows."""
 
-    def __init__(self, batch: BatchStatistics, index: int, offset: int, samples: int) -> None:
+    def __init__(self, batch: "BatchStatistics", index: int, offset: int, samples: int) -> None:
         self.generation = batch.generation
         self.samples, self.sampled = samples, 0  # of the call, and those chosen among them
         self.sums: Tensors = {}
-        self.output_sums: Tensors = {}
-        self.rows: list[int] = []  # one entry a group
+        self.rows: Sequence[int] = ()  # one entry a group
         self.output_rows = 0
         self._curvature = batch.curvature
         self._probes = batch.probes[index]  # (groups, dim, rank)
@@ -46,18 +43,13 @@ class CallStatistics:
         if self._linear_map is not None:
             with without_autocast(self._probes.device.type):
                 self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
-            self.rows = list(self._linear_map.rows)
-            self._linear_map = None
+            self.rows, self._linear_map = self._linear_map.rows, None
 
     @torch.no_grad()
     def measure_outputs(self, rows: Tensor) -> None:
         """Reduce the gradient of the call's output, (groups, rows, out), in the same way."""
-        self.output_sums = self._curvature.measure_outputs(rows, self.samples, self._offset)
+        self.sums |= self._curvature.measure_outputs(rows, self.samples, self._offset)
         self.output_rows = rows.shape[1]
-
-    def release(self) -> None:
-        """Free the sums once no backward pass can need them again."""
-        self.sums, self.output_sums = {}, {}
 
 
 class CallQueue:
@@ -72,8 +64,7 @@ class CallQueue:
     LIMIT = 2**22
 
     def __init__(self) -> None:
-        self._calls: list[CallStatistics] = []
-        self._bytes = 0
+        self.drop()
 
     def add(self, call: CallStatistics, size: int) -> None:
         """Queue a call; ``size`` bytes of copied inputs wait with it."""
@@ -83,27 +74,18 @@ class CallQueue:
             self.flush()
 
     def flush(self) -> None:
-        """Measure all calls."""
-        calls, self._calls, self._bytes = self._calls, [], 0
+        calls = self._calls
+        self.drop()
         for call in calls:
             call.measure()
 
     def drop(self) -> None:
-        """Forget all calls."""
-        self._calls, self._bytes = [], 0
+        self._calls: list[CallStatistics] = []
+        self._bytes = 0
 
 
 class BatchStatistics:
-    """Sums over the rows of one step, of all layers of a group.
-
-    Attributes:
-        capturing: Whether the next forward is captured.
-        generation: Changes when sums taken before can't be added to those taken after.
-        follow: Moves the group's state to a device and dtype, where it is elsewhere.
-        bias: Whether rows end in a constant 1.
-        probes: What inputs are multiplied with, (layers, groups, dim, rank).
-        sums: Name to sum, each beginning with (layers, groups).
-    """
+    """Sums over the rows of one step, of all layers of a group."""
 
     def __init__(
         self,
@@ -115,74 +97,60 @@ class BatchStatistics:
     ) -> None:
         self.curvature = curvature
         self.queue = queue
-        self.follow = follow
-        self.bias = bias
-        self.capturing = False
+        self.follow = follow  # moves the group's state to a device and dtype
+        self.bias = bias  # whether rows end in a constant 1
+        self.capturing = False  # whether the next forward is captured
+        # Sums of another generation were taken with other probes, or lie on another device.
+        self.generation = 0
         # Tensors for traced calls can't be made in the trace without another graph: they are made
         # ahead for the first step, and after a step that was traced.
         self._expects_trace = True
-        # Sums of another generation were taken with other probes, or lie on another device.
-        self.generation = 0
-        self.sums: Tensors = {}
-        self._traced: Tensors = {}
         self.close()
 
-    def open(self, running: RunningStatistics, probes: Tensor) -> None:
-        """Start a step from zero, with the window's probes."""
-        self.probes = probes
-        self.sums = {name: torch.zeros_like(total) for name, total in running.sums.items()}
-        self._rows = torch.zeros_like(running.rows)  # (layers, groups)
-        self._output_rows, self._samples = self._rows.clone(), self._rows[:, :1].clone()
-        self._traced = self._zeros() if self._expects_trace else {}
-        self.is_open, self._expects_trace = True, False
-
-    def _zeros(self) -> Tensors:
-        rows = torch.zeros_like(self._rows)
-        return {**{name: torch.zeros_like(v) for name, v in self.sums.items()}, ROWS: rows}
+    def open(self, running: "RunningStatistics", probes: Tensor) -> None:
+        """Start a step from zero, with the window's probes, (layers, groups, dim, rank)."""
+        self.is_open, self.probes = True, probes
+        self.sums: Tensors = _zeros_like(running.tensors)
+        self._output_rows, self._samples = self.rows.clone(), self.rows[:, :1].clone()
+        self._traced: Tensors = _zeros_like(self.sums) if self._expects_trace else {}
+        self._expects_trace = False
 
     def close(self) -> None:
         """Release what only a step with statistics needs."""
         self.is_open = False
         self.sums, self._traced = {}, {}
-        self.probes = self._rows = self._output_rows = self._samples = torch.empty(0)
+        self.probes = self._output_rows = self._samples = torch.empty(0)
 
     @property
-    def device(self) -> torch.device:
-        """Device of the sums."""
-        return self._rows.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the sums."""
-        return self._rows.dtype
+    def rows(self) -> Tensor:  # (layers, groups)
+        return self.sums[ROWS]
 
     def add(self, index: int, call: CallStatistics) -> None:
         """Add the statistics of one call of the layer at ``index``."""
-        for name, value in {**call.sums, **call.output_sums}.items():
+        for name, value in call.sums.items():
             self.sums[name][index].add_(value)
         if len(set(call.rows)) == 1:
-            self._rows[index].add_(call.rows[0])
+            self.rows[index].add_(call.rows[0])
         else:
             for group, count in enumerate(call.rows):
-                self._rows[index, group].add_(count)
+                self.rows[index, group].add_(count)
         if self.curvature.observes_outputs:
             self._output_rows[index].add_(call.output_rows)
             self._samples[index].add_(call.samples)
 
     def clear(self, index: int) -> None:
-        """Drop the statistics of one layer."""
-        for value in (*self.sums.values(), self._rows, self._output_rows, self._samples):
+        for value in (*self.sums.values(), self._output_rows, self._samples):
             value[index].zero_()
 
     def total(self) -> tuple[Tensors, Tensor]:
         """The step's totals, and (layers, groups): where there are data, all of them finite."""
         totals = self.curvature.totals(self.sums, self._samples)
-        usable = self._rows > 0
+        usable = self.rows > 0
         if self.curvature.observes_outputs:
             usable &= self._output_rows > 0
         for total in totals.values():
             usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
-        return {**totals, ROWS: self._rows}, usable
+        return totals, usable
 
     # --- calls inside a compiled graph, which can't hold Python objects ------------------------
 
@@ -190,17 +158,16 @@ class BatchStatistics:
         """Add one call of a compiled graph to sums that await its backward pass."""
         self._expects_trace = True
         if not self._traced:
-            self._traced = self._zeros()
+            self._traced = _zeros_like(self.sums)
         for name, value in self.curvature.measure(linear_map, self.probes[index], 0).items():
             self._traced[name][index].add_(value)
         for group, count in enumerate(linear_map.rows):
             self._traced[ROWS][index, group].add_(count)
 
-    def fold_traced(self, index: int, *, keep: bool) -> None:
-        """Add the traced sums of a layer to those of the step, or drop them; start from zero."""
+    def fold_traced(self, index: int) -> None:
+        """Add the traced sums of a layer to those of the step, and restart them from zero."""
         for name, value in self._traced.items():
-            if keep:
-                (self._rows if name == ROWS else self.sums[name])[index].add_(value[index])
+            self.sums[name][index].add_(value[index])
             value[index].zero_()
 
 
@@ -209,11 +176,6 @@ class RunningStatistics:
 
     They decay with or without data, so they are linear in the data: their ratio is a mean whose
     weights fall with age, and the sums of several ranks add up.
-
-    Attributes:
-        tensors: Name to sum of all ranks' data up to the last reduction; row counts as ``"rows"``.
-        own: The same of this rank's data since then; empty with one process.
-        unreduced: Whether ``own`` has data.
     """
 
     def __init__(
@@ -229,24 +191,20 @@ class RunningStatistics:
         self._options = options
         self._curvature = curvature
         sizes: dict[str, tuple[int, ...]] = {**curvature.statistics(shape), ROWS: ()}
+        # Sums of all ranks' data up to the last reduction, each (layers, groups, ...).
         self.tensors = {
             name: torch.zeros(layers, shape.groups, *size, dtype=dtype)
             for name, size in sizes.items()
         }
-        self.own = {n: torch.zeros_like(t) for n, t in self.tensors.items()} if reduced else {}
-        self.unreduced = False
+        # The same of this rank's data since then; empty with one process.
+        self.own = _zeros_like(self.tensors) if reduced else {}
+        self.unreduced = False  # whether there are such data
         self._decay_since = 1.0
         self._present: Tensor | None = None
 
     @property
-    def rows(self) -> Tensor:
-        """Number of rows, (layers, groups)."""
+    def rows(self) -> Tensor:  # (layers, groups)
         return self.tensors[ROWS]
-
-    @property
-    def sums(self) -> Tensors:
-        """The sums over them."""
-        return {name: total for name, total in self.tensors.items() if name != ROWS}
 
     def snapshot(self, index: int) -> Tensors:
         """A layer's sums, decayed as the next reduction would decay them now."""
@@ -261,21 +219,18 @@ class RunningStatistics:
                 self.unreduced = True
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast the sums."""
         self.tensors = {name: total.to(device, dtype) for name, total in self.tensors.items()}
         self.own = {name: total.to(device, dtype) for name, total in self.own.items()}
 
     def add(self, totals: Tensors, usable: Tensor) -> None:
         """Add one step's totals where ``usable``, (layers, groups)."""
-        decay = self._options["stat_decay"]
-        running = self.own or self.tensors
+        decay, running = self._options["stat_decay"], self.own or self.tensors
         for name, total in totals.items():
             running[name].lerp_(torch.where(lift(usable, total), total, 0), 1 - decay)
         if self.own:
             self._decay_since, self.unreduced = self._decay_since * decay, True
 
     def clear(self) -> None:
-        """Restart from zero."""
         for total in (*self.tensors.values(), *self.own.values()):
             total.zero_()
 
@@ -289,7 +244,8 @@ class RunningStatistics:
 
     def means(self) -> Tensors:
         """The sums divided by their counts."""
-        return self._curvature.means(self.sums, self.rows)
+        sums = {name: total for name, total in self.tensors.items() if name != ROWS}
+        return self._curvature.means(sums, self.rows)
 
     def has_data(self) -> Tensor:
         """Which layers have data that has not decayed so far that its ratio loses its digits."""
@@ -318,3 +274,7 @@ class RunningStatistics:
             total.mul_(self._decay_since).add_(self.own[name])
             self.own[name].zero_()
         self._decay_since, self.unreduced = 1.0, False
+
+
+def _zeros_like(tensors: Tensors) -> Tensors:
+    return {name: torch.zeros_like(value) for name, value in tensors.items()}

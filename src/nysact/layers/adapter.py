@@ -1,7 +1,5 @@
 """The interface of a layer adapter: all that the rest of the library knows of a layer."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,8 @@ class Geometry:
 
     Attributes:
         groups: Number of groups, each with a covariance of its own.
-        out_features: Rows of a group's matrix, the outputs it computes.
-        in_features: Columns of a group's matrix, the inputs an output reads (fan-in).
+        out_features: Rows of a group's matrix.
+        in_features: Columns of a group's matrix: the fan-in.
     """
 
     groups: int
@@ -51,14 +49,13 @@ class LayerAdapter(ABC):
     layer, decorate a subclass with :func:`nysact.register`.
 
     Attributes:
-        weight_name: Name of the weight among the module's parameters.
-        bias_name: Name of the bias among the module's parameters; it may be absent or ``None``.
-        suffix: Appended to the module's name to name the layer, if a module has several.
+        weight_name: The weight among the module's parameters.
+        bias_name: The bias among them; it may be absent or ``None``.
+        suffix: Ends the layer's name, where a module has several layers.
         uncalled: Submodules whose parameters the module uses without calling them.
-        shows_output: Whether the module's output is the weight's own, so that
-            :meth:`output_rows` can read its gradient. Two-sided curvatures skip other layers.
-        output_dim: Dimension of the weight that counts outputs, along which it may be sharded:
-            0, or 1 if the weight is stored inputs first.
+        shows_output: Whether :meth:`output_rows` can read the gradient of the weight's own output;
+            two-sided curvatures skip other layers.
+        output_dim: Dimension of the weight that counts outputs, along which it may be sharded.
     """
 
     weight_name: str = "weight"
@@ -69,7 +66,7 @@ class LayerAdapter(ABC):
     output_dim: int = 0
 
     @classmethod
-    def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:
+    def parts(cls, module: nn.Module) -> "Sequence[LayerAdapter]":
         """Create one adapter for each of the module's weights that has inputs of its own."""
         return (cls(),)
 
@@ -101,8 +98,7 @@ class LayerAdapter(ABC):
         Args:
             module: The layer.
             call: The arguments of its forward.
-            inputs: The result of :meth:`inputs`, cast to the statistics' dtype, perhaps with
-                fewer samples.
+            inputs: Some samples of :meth:`inputs`, in the statistics' dtype.
             bias: Whether rows end in a constant 1 for the bias.
 
         Returns:
@@ -111,7 +107,7 @@ class LayerAdapter(ABC):
         return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of the module's output as one row per row of the linear map.
+        """Lay out the gradient of a call's output as one row per row of the linear map.
 
         Args:
             module: The layer.

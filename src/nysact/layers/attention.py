@@ -1,7 +1,5 @@
 """The projections inside ``nn.MultiheadAttention``, which calls no submodule for them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

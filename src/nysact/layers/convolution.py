@@ -1,10 +1,7 @@
 """Convolutions, transposed or not, in one to three dimensions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -45,7 +42,7 @@ class ConvolutionAdapter(LayerAdapter):
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> ConvolutionMap:
         padded, padding = _pad(module, inputs[0])
-        return ConvolutionMap(padded, _arithmetic(module, padding), bias=bias)
+        return ConvolutionMap(padded, _arithmetic(module)._replace(padding=padding), bias=bias)
 
 
 @register(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -60,11 +57,11 @@ class TransposedConvolutionAdapter(ConvolutionAdapter):
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> ConvolutionMap:
-        arithmetic = _arithmetic(module, module.padding)
+        arithmetic = _arithmetic(module)
         output_size = call.argument(1, "output_size")
         if output_size is not None:
             padding = _output_padding(arithmetic, inputs[0], output_size)
-            arithmetic = replace(arithmetic, output_padding=padding)
+            arithmetic = arithmetic._replace(output_padding=padding)
         return ConvolutionMap(inputs[0], arithmetic, bias=bias)
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
@@ -77,16 +74,8 @@ class TransposedConvolutionAdapter(ConvolutionAdapter):
         return grouped.transpose(1, 2).reshape(shape)
 
 
-def _arithmetic(module: Any, padding: tuple[int, ...]) -> Convolution:
-    return Convolution(
-        kernel_size=module.kernel_size,
-        stride=module.stride,
-        padding=padding,
-        dilation=module.dilation,
-        groups=module.groups,
-        transposed=module.transposed,
-        output_padding=module.output_padding,
-    )
+def _arithmetic(module: Any) -> Convolution:
+    return Convolution(*[getattr(module, name) for name in Convolution._fields])
 
 
 def _output_padding(

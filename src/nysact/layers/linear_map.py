@@ -1,13 +1,10 @@
 """The product of a layer's linear map and a matrix of probes, without writing out its rows."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -109,31 +106,21 @@ class DenseMap(LinearMap):
         return F.pad(matrix, (0, 1), value=1.0) if self._bias else matrix
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """The arithmetic of a convolution, transposed or not, in any number of dimensions.
-
-    Attributes:
-        kernel_size: Size of the kernel in each dimension.
-        stride: Step of the kernel (of the output, if transposed) in each dimension.
-        padding: Zeros added (output cut off, if transposed) on both sides of each dimension.
-        dilation: Spacing of the kernel's elements in each dimension.
-        groups: Number of groups of channels.
-        transposed: Whether this is a transposed convolution.
-        output_padding: Size added to one side of a transposed convolution's output.
-    """
+class Convolution(NamedTuple):
+    """The arithmetic of a convolution in any number of dimensions, in the terms of torch."""
 
     kernel_size: tuple[int, ...]
+    # From here on in the order of torch.convolution.
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
-    groups: int
     transposed: bool
     output_padding: tuple[int, ...]
+    groups: int
 
     def forward(self, inputs: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolve ``(samples, channels, *positions)`` with filters in the weight's layout."""
-        return torch.convolution(inputs, filters, bias, *self._options())
+        return torch.convolution(inputs, filters, bias, *self[1:])
 
     def weight_gradient(self, inputs: Tensor, outputs: Tensor, filters: Tensor) -> Tensor:
         """Apply the transpose of ``filters -> forward(inputs, filters)``, reading their shape."""
@@ -141,7 +128,7 @@ class Convolution:
 
     def uses(self, positions: Sequence[int], like: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Count how often each input position is read, and return the output positions too."""
-        ungrouped = replace(self, groups=1)
+        ungrouped = self._replace(groups=1)
         channel, window = like.new_zeros(1, 1, *positions), like.new_ones(1, 1, *self.kernel_size)
         outputs = ungrouped.forward(channel, window)
         counts = ungrouped._backward(outputs + 1, channel, window, [True, False, False])[0]
@@ -151,13 +138,9 @@ class Convolution:
         self, outputs: Tensor, inputs: Tensor, filters: Tensor, wanted: list[bool]
     ) -> list[Tensor]:
         gradients: list[Tensor] = torch.ops.aten.convolution_backward(
-            outputs, inputs, filters, None, *self._options(), wanted
+            outputs, inputs, filters, None, *self[1:], wanted
         )
         return gradients
-
-    def _options(self) -> tuple[Any, ...]:
-        spatial = (self.stride, self.padding, self.dilation, self.transposed, self.output_padding)
-        return (*spatial, self.groups)
 
 
 class ConvolutionMap(LinearMap):
@@ -173,6 +156,7 @@ class ConvolutionMap(LinearMap):
         self._inputs = inputs
         self._convolution = convolution
         self._bias = bias
+        self._groups, self._channels = convolution.groups, inputs.shape[1]
         self.samples = inputs.shape[0]
         if torch.compiler.is_compiling() or is_fake(inputs):
             # Tensors of a trace mean nothing outside it.
@@ -190,29 +174,26 @@ class ConvolutionMap(LinearMap):
         return self._convolution.forward(self._inputs, filters, bias)
 
     def adjoint(self, products: Tensor) -> Tensor:
-        groups = self._convolution.groups
-        columns = products.shape[1] // groups
+        columns = products.shape[1] // self._groups
         # The kernel reads the template's shape alone.
         template = products.new_empty(1).expand(self._filter_shape(columns))
         filters = self._convolution.weight_gradient(self._inputs, products, template)
         sketch = self._from_filters(filters, columns)
         if not self._bias:
             return sketch
-        constant = products.transpose(0, 1).reshape(groups, columns, -1).sum(-1)
+        constant = products.transpose(0, 1).reshape(self._groups, columns, -1).sum(-1)
         return torch.cat([sketch, constant.unsqueeze(1)], dim=1)
 
     def squared_norm(self) -> Tensor:
         weighted = self._inputs.square().mul_(self._counts)
-        groups = self._convolution.groups
-        if groups == 1:
+        if self._groups == 1:
             norms = weighted.sum().reshape(1)
         else:
-            norms = weighted.reshape(self.samples, groups, -1).sum((0, 2))
+            norms = weighted.reshape(self.samples, self._groups, -1).sum((0, 2))
         return norms + self.rows[0] if self._bias else norms
 
     def row_sum(self) -> Tensor:
-        groups = self._convolution.groups
-        ones = self._inputs.new_ones(1).expand(self.samples, groups, *self._positions)
+        ones = self._inputs.new_ones(1).expand(self.samples, self._groups, *self._positions)
         return self.adjoint(ones.contiguous()).squeeze(-1)
 
     def sample_means(self) -> Tensor:
@@ -224,33 +205,31 @@ class ConvolutionMap(LinearMap):
 
     def _windows(self) -> Tensor:
         """Read every window with identity filters: (groups, samples, d, positions)."""
-        groups, channels = self._convolution.groups, self._inputs.shape[1]
-        dim = channels // groups * math.prod(self._convolution.kernel_size) + self._bias
-        identity = torch.eye(dim, dtype=self._inputs.dtype, device=self._inputs.device)
-        windows = self.apply(identity.expand(groups, -1, -1)).flatten(2)
-        return windows.reshape(self.samples, groups, dim, -1).transpose(0, 1)
+        kernel, like = self._convolution.kernel_size, self._inputs
+        dim = self._channels // self._groups * math.prod(kernel) + self._bias
+        identity = torch.eye(dim, dtype=like.dtype, device=like.device)
+        windows = self.apply(identity.expand(self._groups, -1, -1)).flatten(2)
+        return windows.reshape(self.samples, self._groups, dim, -1).transpose(0, 1)
 
     def _filter_shape(self, columns: int) -> tuple[int, ...]:
         """Shape of the layer's weight if it had ``columns`` outputs per group."""
-        convolution, channels = self._convolution, self._inputs.shape[1]
-        if convolution.transposed:
-            return (channels, columns, *convolution.kernel_size)
-        groups = convolution.groups
-        return (groups * columns, channels // groups, *convolution.kernel_size)
+        kernel = self._convolution.kernel_size
+        if self._convolution.transposed:
+            return (self._channels, columns, *kernel)
+        return (self._groups * columns, self._channels // self._groups, *kernel)
 
     def _to_filters(self, probes: Tensor) -> Tensor:
         """Lay out (groups, fan_in, r) as the layer's weight with r outputs per group."""
         columns = probes.shape[-1]
         if self._convolution.transposed:
-            probes = probes.reshape(self._inputs.shape[1], -1, columns)
+            probes = probes.reshape(self._channels, -1, columns)
         return probes.transpose(1, 2).reshape(self._filter_shape(columns))
 
     def _from_filters(self, filters: Tensor, columns: int) -> Tensor:
         """Invert :meth:`_to_filters`."""
-        groups = self._convolution.groups
         if self._convolution.transposed:
-            return filters.flatten(2).transpose(1, 2).reshape(groups, -1, columns)
-        return filters.reshape(groups, columns, -1).transpose(1, 2)
+            return filters.flatten(2).transpose(1, 2).reshape(self._groups, -1, columns)
+        return filters.reshape(self._groups, columns, -1).transpose(1, 2)
 
 
 @lru_cache(maxsize=64)

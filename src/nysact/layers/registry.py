@@ -1,7 +1,5 @@
 """The registry of layer adapters: which adapter serves which layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,8 +17,8 @@ _Adapter = TypeVar("_Adapter", bound=type[LayerAdapter])
 def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapter]:
     """Register a layer adapter for layer types, their subclasses included.
 
-    A subclass is included if it inherits the ``forward`` of the registered type; one that overrides
-    it may no longer be linear in its weight and needs an adapter of its own.
+    A subclass that overrides ``forward`` may no longer be linear in its weight and needs an adapter
+    of its own.
 
     Args:
         *layer_types: Subclasses of ``nn.Module``, or full names such as ``"package.module.Class"``
@@ -30,8 +28,7 @@ def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapt
         A class decorator that returns the adapter unchanged.
 
     Raises:
-        TypeError: If a layer type isn't a subclass of ``nn.Module``, or the decorated class isn't
-            one of :class:`~nysact.layers.LayerAdapter`.
+        TypeError: If a layer type isn't a module's class, or the decorated class isn't an adapter.
     """
     for layer_type in layer_types:
         is_layer = isinstance(layer_type, type) and issubclass(layer_type, nn.Module)
