@@ -133,12 +133,8 @@ class Interleaved:
 
     def seconds(self) -> pd.DataFrame:
         """Return the time of each step: a row a round, a column an optimizer."""
-        return pd.DataFrame(
-            {
-                name: [self._clock.between(*pair) for pair in pairs]
-                for name, pairs in self._marks.items()
-            }
-        )
+        marks = pd.DataFrame(self._marks)
+        return marks.map(lambda pair: self._clock.between(*pair))
 
     def losses(self) -> dict[str, float]:
         """Return the last loss of each optimizer."""

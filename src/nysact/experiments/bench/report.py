@@ -6,8 +6,8 @@ from functools import cache
 from math import isfinite
 from typing import Any, NamedTuple
 
-from nysact.experiments.bench.candidate import KINDS, Kind
-from nysact.experiments.bench.measure import Figures, ModelResult, Result
+from nysact.experiments.bench.candidate import KINDS
+from nysact.experiments.bench.measure import ModelResult, Result
 from nysact.experiments.bench.phases import PHASES
 from nysact.experiments.formatting import duration, markdown
 from nysact.experiments.recipes import recipe
@@ -81,13 +81,11 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
-def introduction(model: ModelResult) -> str:
+def introduction(of: ModelResult) -> str:
     """Say how much was measured."""
-    return (
-        f"{model.parameters:,} parameters; {model.cycles} cycle(s) of {model.cycle} steps after "
-        f"{model.warm_up} to warm up; took {duration(model.took)}, estimated "
-        f"{duration(model.estimated)}."
-    )
+    steps = f"{of.cycles} cycle(s) of {of.cycle} steps after {of.warm_up} to warm up"
+    took = f"took {duration(of.took)}, estimated {duration(of.estimated)}"
+    return f"{of.parameters:,} parameters; {steps}; {took}."
 
 
 def times(of: Result) -> Row:
@@ -107,32 +105,22 @@ def times(of: Result) -> Row:
 
 def kinds(of: Result) -> Row:
     """Lay out the ratios of each kind of step of one optimizer."""
-    cells = {str(kind): kind_cell(of.figures, kind) for kind in KINDS}
+    cells: Row = dict.fromkeys(KINDS, NOTHING)
+    for kind, mine in of.figures.kinds.items():
+        cells[kind] = f"{mine.ratio:.3f} {between(mine.quartiles)}, {mine.steps}"
     return {"ratio to SGD (quartiles), number": of.candidate.title, **cells}
-
-
-def kind_cell(found: Figures, kind: Kind) -> str:
-    """Write the ratio of one kind of step."""
-    if kind not in found.kinds:
-        return NOTHING
-    of = found.kinds[kind]
-    return f"{of.ratio:.3f} {between(of.quartiles)}, {of.steps}"
 
 
 def phase_table(model: ModelResult) -> str:
     """Lay out the phases of a step."""
     measured = [(of.candidate.title, of.phases) for of in model.results if of.phases]
     columns = [phase for phase in PHASES if any(phase in phases for _, phases in measured)]
-    return table(
-        [
-            {
-                "mean over a cycle, ms": title,
-                **{of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns},
-                "all": milliseconds(sum(phases.values())),
-            }
-            for title, phases in measured
-        ]
-    )
+    rows = []
+    for title, phases in measured:
+        cells = {of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns}
+        total = milliseconds(sum(phases.values()))
+        rows.append({"mean over a cycle, ms": title, **cells, "all": total})
+    return table(rows)
 
 
 def memory_table(model: ModelResult) -> str:

@@ -101,7 +101,7 @@ def measure_scaling(options: ScalingOptions, device: torch.device, say: Say) -> 
 
 
 def has_rank(name: str) -> bool:
-    """Tell whether an optimizer has a rank."""
+    """Whether an optimizer has a rank."""
     return "rank" in baselines.find(name).defaults
 
 

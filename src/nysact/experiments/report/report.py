@@ -17,12 +17,7 @@ from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS
 from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import (
-    curve_figure,
-    measure_of,
-    time_of,
-    varied_figure,
-)
+from nysact.experiments.report.figures.curves import curve_figure, varied_figure
 from nysact.experiments.report.figures.search import grid_figure, search_figure
 from nysact.experiments.report.provenance import (
     details,
@@ -174,10 +169,8 @@ def curve_parts(section: Section) -> Parts:
 def varied_parts(section: Section) -> Parts:
     """Show the settings that were varied one at a time."""
     results, metric = section.results, section.metric
-    measures = [measure_of(results, metric)]
-    measures += [time_of(results)] if section.kind == "interval" else []
-    tables = varied_tables(results, metric)
-    return [("settings", varied_figure(results, measures)), *tables.items()]
+    figure = varied_figure(results, metric, time=section.kind == "interval")
+    return [("settings", figure), *varied_tables(results, metric).items()]
 
 
 def search_parts(section: Section) -> Parts:

@@ -1,7 +1,6 @@
 """Results over the training or over a setting that is varied: figures 3 to 7 of the paper."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -88,27 +87,13 @@ def finish(axes: Axes, column: str, metric: Metric, by: str) -> None:
 SPREAD = 0.3
 
 
-class Measure(NamedTuple):
-    """A panel's y axis: its label, and the number of each run."""
-
-    title: str
-    values: pd.Series
-
-
-def measure_of(results: Results, metric: Metric) -> Measure:
-    """Measure the last value of a metric."""
-    return Measure(f"final {metric.title}", results.measured(metric))
-
-
-def time_of(results: Results) -> Measure:
-    """Measure the time of training."""
-    return Measure("training time (s)", results.runs["training_seconds"].astype(float))
-
-
-def varied_figure(results: Results, measures: list[Measure]) -> Figure | None:
-    """Draw measures over each setting that varies alone; rows without a sweep are levels."""
+def varied_figure(results: Results, metric: Metric, *, time: bool = False) -> Figure | None:
+    """Draw a metric, and the time if asked for, over each setting that varies alone."""
     sweeps = results.single_sweeps()
-    summaries = {measure.title: results.summary(measure.values) for measure in measures}
+    measures = {f"final {metric.title}": results.measured(metric)}
+    if time:
+        measures["training time (s)"] = results.runs["training_seconds"].astype(float)
+    summaries = {title: results.summary(values) for title, values in measures.items()}
     places = [
         (column, name, title, settings)
         for (column, name), settings in sweeps.items()
