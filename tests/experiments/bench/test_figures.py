@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from nysact.experiments.bench.figures import figures, quartiles
-from nysact.experiments.bench.schedule import Schedule
+from nysact.experiments.bench.candidate import Schedule
+from nysact.experiments.bench.measure import figures, quartiles
 
 SCHEDULE = Schedule(2, 4)
 PLAIN = Schedule(0, 0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nysact.experiments.bench.candidate import candidates
-from nysact.experiments.bench.interleaved import Interleaved
+from nysact.experiments.bench.measure import Interleaved
 
 from .subjects import CountingClock, workload
 

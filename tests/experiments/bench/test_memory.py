@@ -3,7 +3,7 @@ import torch
 
 from nysact.experiments.bench.candidate import candidates
 from nysact.experiments.bench.memory import measure_memory
-from nysact.experiments.bench.profiles import memory_changes, peak, profiler
+from nysact.experiments.bench.phases import memory_changes, peak, profiler
 
 from .subjects import CPU, workload
 

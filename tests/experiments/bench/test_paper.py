@@ -1,7 +1,7 @@
 import pytest
 
 from nysact.experiments.baselines import BASELINES
-from nysact.experiments.bench.paper import COLUMNS, NEAREST, ROWS, lines, reported
+from nysact.experiments.bench.report import COLUMNS, NEAREST, ROWS, lines, reported
 from nysact.experiments.models import MODELS
 
 

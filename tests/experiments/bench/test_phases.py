@@ -7,11 +7,14 @@ from nysact.experiments.bench.phases import (
     EVALUATION,
     PHASES,
     REST,
+    Span,
     measure_phases,
     over_a_cycle,
+    own_times,
+    profiler,
     read_phases,
+    spans,
 )
-from nysact.experiments.bench.profiles import Span, own_times, profiler, spans
 from nysact.experiments.bench.workload import Training
 
 from .subjects import CPU, LabelledSGD, workload

@@ -1,16 +1,17 @@
 import pytest
 from matplotlib.image import imread
 
-from nysact.experiments.bench.options import ScalingOptions
+from nysact.experiments.bench.command import ScalingOptions
 from nysact.experiments.bench.scaling import (
     Point,
     Scaling,
+    draw,
     exponent,
     measure_point,
     measure_scaling,
+    tables,
     too_much,
 )
-from nysact.experiments.bench.scaling_report import draw, tables
 from nysact.experiments.line_styles import STYLES
 
 from .subjects import CPU

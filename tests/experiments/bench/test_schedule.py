@@ -1,7 +1,7 @@
 import pytest
 
 from nysact.experiments.baselines import BASELINES
-from nysact.experiments.bench.schedule import Schedule, cycle
+from nysact.experiments.bench.candidate import Schedule, cycle
 
 
 def test_kinds_of_steps_of_the_paper():

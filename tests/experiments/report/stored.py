@@ -16,7 +16,7 @@ from nysact.experiments.devices import PEAK_MEMORY
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.report import sections_of, write_report
 from nysact.experiments.report.results import Results, collect
-from nysact.experiments.report.table import Cell, Table
+from nysact.experiments.report.tables import Cell, Table
 from nysact.experiments.run.store import load_runs
 
 OPTIMIZERS = {"SGD": "sgd", "AdamW": "adamw", "NysAct": "nysact", "FOOF": "foof"}

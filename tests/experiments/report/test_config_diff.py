@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nysact.experiments.recipes import find_runs, load
-from nysact.experiments.report.sections import sections_of
+from nysact.experiments.report.report import sections_of
 from nysact.experiments.run.store import load_runs
 
 from .stored import cells, results_of, write_config, write_run

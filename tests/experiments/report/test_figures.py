@@ -6,9 +6,11 @@ from matplotlib.image import imread
 
 from nysact.experiments.metrics import METRICS
 from nysact.experiments.report.figures.covariances import heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import curve_figure
+from nysact.experiments.report.figures.curves import (
+    curve_figure,
+    varied_figure,
+)
 from nysact.experiments.report.figures.search import grid_figure, search_figure
-from nysact.experiments.report.figures.varied import measure_of, time_of, varied_figure
 from nysact.experiments.report.style import KNOWN, save, styles
 
 from .stored import results_of as results
@@ -76,7 +78,7 @@ def test_there_is_no_figure_without_runs_for_it(tmp_path):
     found = results(tmp_path)
     assert curve_figure(found, [LOSS, ACCURACY], by="epoch") is None
     assert curve_figure(found, [METRICS["bits_per_byte"]], by="epoch") is None
-    assert varied_figure(found, [time_of(found)]) is None
+    assert varied_figure(found, ACCURACY, time=True) is None
     assert search_figure(found, ACCURACY) is None
     assert grid_figure(found, ACCURACY) is None
     assert norm_figure(found) is None
@@ -98,7 +100,7 @@ def write_varied(root):
 def test_varied_setting_is_on_the_x_axis_and_references_are_levels(tmp_path):
     write_varied(tmp_path)
     found = results(tmp_path)
-    figure = varied_figure(found, [measure_of(found, ACCURACY), time_of(found)])
+    figure = varied_figure(found, ACCURACY, time=True)
     check(figure, tmp_path)
     accuracy, time = figure.axes
     assert accuracy.get_xlabel() == "learning rate"

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from nysact.experiments.report.formats import LATEX_SPECIAL, to_latex, to_markdown, to_terminal
-from nysact.experiments.report.table import Cell, Table, rank_marks, text_table
+from nysact.experiments.report.tables import (
+    LATEX_SPECIAL,
+    Cell,
+    Table,
+    rank_marks,
+    text_table,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
 
 TABLE = Table(
     "Accuracy (%)",

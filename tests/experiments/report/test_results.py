@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from nysact.experiments.metrics import metric_of
 from nysact.experiments.recipes import Recipe, find_runs, load
 from nysact.experiments.recipes.recipe_file import RecipeFile
-from nysact.experiments.report.table import Cell, note_of, text_of
-from nysact.experiments.report.tables import metric_table
+from nysact.experiments.report.tables import Cell, metric_table, note_of, text_of
 
 from .stored import cells, results_of, write_config, write_run
 

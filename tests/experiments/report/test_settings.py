@@ -4,8 +4,8 @@ import pytest
 
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import load, names
+from nysact.experiments.report.provenance import settings_table
 from nysact.experiments.report.report import sections_of
-from nysact.experiments.report.settings import settings_table
 
 from .stored import cells
 

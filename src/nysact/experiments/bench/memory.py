@@ -7,7 +7,7 @@ import torch
 from torch.optim import Optimizer
 
 from nysact.experiments.bench.candidate import Candidate
-from nysact.experiments.bench.profiles import memory_changes, peak, profiler
+from nysact.experiments.bench.phases import memory_changes, peak, profiler
 from nysact.experiments.bench.workload import Training, Workload
 from nysact.experiments.devices import state_bytes, synchronize, tensors_in
 

@@ -1,16 +1,63 @@
-"""The results as tables in Markdown, and as data."""
+"""The results of ``nysact bench`` as text and data, beside the paper's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
-from nysact.experiments.bench.figures import Figures
+from nysact.experiments.bench.candidate import KINDS
 from nysact.experiments.bench.measure import ModelResult, Result
-from nysact.experiments.bench.paper import COLUMNS, lines, reported
 from nysact.experiments.bench.phases import PHASES
-from nysact.experiments.bench.schedule import KINDS, Kind
 from nysact.experiments.formatting import duration, markdown
+from nysact.experiments.recipes import recipe
+
+
+class Ratio(NamedTuple):
+    """Relative to SGD: time of training, and peak memory."""
+
+    time: float
+    memory: float
+
+
+# Where the recipes hold the numbers: the table and column of a model, the row of an optimizer.
+COLUMNS: Mapping[str, tuple[int, str]] = {
+    "resnet32": (3, "ResNet-32, 100 epochs"),
+    "resnet110": (3, "ResNet-110, 100 epochs"),
+    "densenet121-cifar": (3, "DenseNet-121, 100 epochs"),
+    "resnet50": (6, "ResNet-50, 100 epochs"),
+    "deit-s": (6, "DeiT-S, 100 epochs"),
+}
+ROWS: Mapping[str, str] = {
+    "kfac": "KFAC",
+    "eva": "Eva",
+    "foof": "FOOF",
+    "nysact-gaussian": "NysAct-G",
+    "nysact-columns": "NysAct-S",
+}
+# The line that a variant of NysAct stands beside.
+NEAREST: Mapping[str, str] = {
+    "nysact": "nysact-columns",
+    "released-columns": "nysact-columns",
+    "released-gaussian": "nysact-gaussian",
+}
+
+
+@cache
+def lines(model: str) -> Mapping[str, Ratio]:
+    """Return what the paper reports of a model, by optimizer."""
+    if model not in COLUMNS:
+        return {}
+    table, column = COLUMNS[model]
+    rows = recipe.load(f"table{table}").paper
+    found = {name: rows.get(row, {}).get(column) for name, row in ROWS.items()}
+    return {name: Ratio(*map(float, str(of).split(","))) for name, of in found.items() if of}
+
+
+def reported(model: str, optimizer: str) -> Ratio | None:
+    """Look up what the paper reports of an optimizer, or of the variant that it is nearest to."""
+    return lines(model).get(NEAREST.get(optimizer, optimizer))
+
 
 NOTHING = "–"
 MIB = 2**20
@@ -34,13 +81,11 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
-def introduction(model: ModelResult) -> str:
+def introduction(of: ModelResult) -> str:
     """Say how much was measured."""
-    return (
-        f"{model.parameters:,} parameters; {model.cycles} cycle(s) of {model.cycle} steps after "
-        f"{model.warm_up} to warm up; took {duration(model.took)}, estimated "
-        f"{duration(model.estimated)}."
-    )
+    steps = f"{of.cycles} cycle(s) of {of.cycle} steps after {of.warm_up} to warm up"
+    took = f"took {duration(of.took)}, estimated {duration(of.estimated)}"
+    return f"{of.parameters:,} parameters; {steps}; {took}."
 
 
 def times(of: Result) -> Row:
@@ -60,32 +105,22 @@ def times(of: Result) -> Row:
 
 def kinds(of: Result) -> Row:
     """Lay out the ratios of each kind of step of one optimizer."""
-    cells = {str(kind): kind_cell(of.figures, kind) for kind in KINDS}
+    cells: Row = dict.fromkeys(KINDS, NOTHING)
+    for kind, mine in of.figures.kinds.items():
+        cells[kind] = f"{mine.ratio:.3f} {between(mine.quartiles)}, {mine.steps}"
     return {"ratio to SGD (quartiles), number": of.candidate.title, **cells}
-
-
-def kind_cell(found: Figures, kind: Kind) -> str:
-    """Write the ratio of one kind of step."""
-    if kind not in found.kinds:
-        return NOTHING
-    of = found.kinds[kind]
-    return f"{of.ratio:.3f} {between(of.quartiles)}, {of.steps}"
 
 
 def phase_table(model: ModelResult) -> str:
     """Lay out the phases of a step."""
     measured = [(of.candidate.title, of.phases) for of in model.results if of.phases]
     columns = [phase for phase in PHASES if any(phase in phases for _, phases in measured)]
-    return table(
-        [
-            {
-                "mean over a cycle, ms": title,
-                **{of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns},
-                "all": milliseconds(sum(phases.values())),
-            }
-            for title, phases in measured
-        ]
-    )
+    rows = []
+    for title, phases in measured:
+        cells = {of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns}
+        total = milliseconds(sum(phases.values()))
+        rows.append({"mean over a cycle, ms": title, **cells, "all": total})
+    return table(rows)
 
 
 def memory_table(model: ModelResult) -> str:

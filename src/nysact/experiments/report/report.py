@@ -1,18 +1,254 @@
-"""Write a report: a folder of tables and figures, and a page."""
+"""A report: tables and figures of each recipe, as files and as one HTML page."""
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.report.formats import to_latex, to_markdown, to_terminal
-from nysact.experiments.report.page import to_html
-from nysact.experiments.report.provenance import failures, unfinished
-from nysact.experiments.report.sections import Section, sections_of
+from nysact.experiments.metrics import METRICS, Metric, metric_of
+from nysact.experiments.recipes import Recipe
+from nysact.experiments.recipes.recipe_file import OF_SETTINGS
+from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
+from nysact.experiments.report.figures.curves import curve_figure, varied_figure
+from nysact.experiments.report.figures.search import grid_figure, search_figure
+from nysact.experiments.report.provenance import (
+    details,
+    failures,
+    mixed_environments,
+    settings_table,
+    unfinished,
+)
+from nysact.experiments.report.results import Results, collect
 from nysact.experiments.report.style import save
+from nysact.experiments.report.tables import (
+    Paper,
+    Table,
+    metric_table,
+    ratio_table,
+    target_table,
+    to_latex,
+    to_markdown,
+    to_terminal,
+    trial_table,
+    varied_tables,
+)
+from nysact.experiments.run.store import StoredRun
+from nysact.experiments.target import Target, parse_target
 
-__all__ = ["sections_of", "write_report"]
+Parts = Sequence[tuple[str, Table | Figure | None]]
+# The number of trials of a search that a table lists.
+TRIALS = 20
+# More values than this of a setting are shown as points and not one by one.
+MANY = 10
+# The metrics by which runs of no recipe are compared: the first that was recorded. A validation set
+# is held out to choose by.
+USUAL = ["validation_accuracy", "test_accuracy", "validation_loss", "bits_per_byte", "test_loss"]
+
+
+@dataclass
+class Section:
+    """The part of a report that shows a recipe, or runs of no known one."""
+
+    title: str
+    results: Results
+    metric: Metric
+    kind: str | None = None  # a key of KINDS, None for one that suits the runs
+    at: str = "final"  # or "best"
+    reference: str = "SGD"  # the row to which costs and targets are relative
+    target: Target | None = None  # None for the paper's: 90% of the reference's best
+    paper: Paper = field(default_factory=dict)
+    recipe: Recipe | None = None
+    tables: dict[str, Table] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def sections_of(
+    runs: Iterable[StoredRun],
+    recipes: Sequence[Recipe] = (),
+    target: Target | None = None,
+    seeds: int | None = None,
+) -> list[Section]:
+    """Make a section for each recipe that shows some of the runs, and for runs of no recipe."""
+    stored: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        stored.setdefault(run.config["recipe"], []).append(run)
+    sections = []
+    for recipe in recipes:
+        source = stored.get(recipe.source, ()) if recipe.needs_runs else ()
+        found = [run for run in source if run.config["column"] in recipe.columns]
+        if found or not recipe.needs_runs:
+            results = collect(recipe.name, found, recipe, seeds)
+            sections.append(recipe_section(results, recipe, target))
+    for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
+        results = collect(name, stored[name], seeds=seeds)
+        sections.append(Section(name, results, usual_metric(results), target=target))
+    for section in sections:
+        fill(section)
+    return sections
+
+
+def recipe_section(results: Results, recipe: Recipe, target: Target | None = None) -> Section:
+    """Begin a section as the recipe wants it; the paper's numbers are those of its own target."""
+    report = recipe.report
+    own = None if report.target is None else parse_target(str(report.target))
+    other = target is not None and target != own and report.kind == "target-table"
+    return Section(
+        recipe.title, results, METRICS[report.metric], report.kind, report.at, report.reference,
+        own if target is None else target, {} if other else recipe.paper, recipe,
+    )  # fmt: skip
+
+
+def usual_metric(results: Results) -> Metric:
+    """Choose a metric for runs of no recipe."""
+    recorded = set(results.values["metric"])
+    return metric_of(next((name for name in USUAL if name in recorded), "train_loss"))
+
+
+def fill(section: Section) -> None:
+    """Make a section's tables and figures, with a note on runs of several environments."""
+    section.kind = section.kind or kind_of(section.results)
+    parts = [item for make in KINDS[section.kind] for item in make(section)]
+    section.figures = {name: part for name, part in parts if isinstance(part, Figure)}
+    tables = {name: part for name, part in parts if isinstance(part, Table) and part.frame.size}
+    mixed = mixed_environments(section.results)
+    section.warnings = [*section.results.warnings, *([] if tables else mixed)]
+    section.tables = {
+        name: replace(table, notes=[*table.notes, *mixed]) for name, table in tables.items()
+    }
+
+
+def kind_of(results: Results) -> str:
+    """Choose a kind by the content of the runs: matrices, norms, a search, a sweep, or a table."""
+    sweeps = list(results.runs["sweep"])
+    pairs = {(name, str(value)) for sweep in sweeps for name, value in sweep.items()}
+    names = [name for name, _ in pairs]
+    if any((run.path / "arrays.npz").is_file() for run in results.runs["stored"]):
+        return "heatmap"
+    if results.values["metric"].str.startswith(NORMS).any():
+        return "norms"
+    if any(names.count(name) > MANY for name in names) or any(len(sweep) > 1 for sweep in sweeps):
+        return "search"
+    return "sensitivity" if names else "table"
+
+
+def metric_parts(section: Section) -> Parts:
+    """Compare the metric."""
+    name = section.metric.name.replace("_", "-")
+    return [(name, metric_table(section.results, section.metric, section.paper, at=section.at))]
+
+
+def cost_parts(section: Section) -> Parts:
+    """Compare time and memory, where the reference was run."""
+    paper = section.paper if section.kind == "ratio-table" else {}
+    return [("costs", ratio_table(section.results, section.reference, paper))]
+
+
+def target_parts(section: Section) -> Parts:
+    """Compare the time to the target, where its reference was run."""
+    target = section.target or Target(share=0.9, row=section.reference)
+    paper = section.paper if section.kind == "target-table" else {}
+    return [("time-to-target", target_table(section.results, section.metric, target, paper))]
+
+
+def curve_parts(section: Section) -> Parts:
+    """Draw the training by epoch and by time."""
+    metrics = list(dict.fromkeys([METRICS["train_loss"], section.metric]))
+    draw = partial(curve_figure, section.results, metrics)
+    return [(f"curves-by-{by}", draw(by=by)) for by in ("epoch", "time")]
+
+
+def varied_parts(section: Section) -> Parts:
+    """Show the settings that were varied one at a time."""
+    results, metric = section.results, section.metric
+    figure = varied_figure(results, metric, time=section.kind == "interval")
+    return [("settings", figure), *varied_tables(results, metric).items()]
+
+
+def search_parts(section: Section) -> Parts:
+    """Show the trials of a search."""
+    results, metric = section.results, section.metric
+    figures = [("trials", search_figure(results, metric)), ("grid", grid_figure(results, metric))]
+    return [*figures, ("trials", trial_table(results, metric, TRIALS))]
+
+
+KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
+    "table": (metric_parts, curve_parts, cost_parts, target_parts),
+    "ratio-table": (cost_parts,),
+    "target-table": (target_parts, curve_parts),
+    "curves": (curve_parts, metric_parts, target_parts),
+    "sensitivity": (varied_parts,),
+    "interval": (varied_parts,),
+    "rank": (varied_parts, metric_parts),
+    "norms": (lambda one: [("covariance-norms", norm_figure(one.results))], curve_parts),
+    "heatmap": (lambda one: [("covariances", heatmap_figure(one.results))],),
+    "search": (search_parts,),
+    # The settings of a recipe need no runs.
+    **dict.fromkeys(OF_SETTINGS, (lambda one: [("settings", settings_table(one.recipe))],)),
+}
+
+
+PAGE = "page.html.jinja"
+Pictures = Mapping[str, Path]
+
+
+def to_html(sections: Sequence[Section], pictures: Mapping[str, Pictures]) -> str:
+    """Write the page, with the SVG files of each section's figures in it."""
+    environment = Environment(
+        loader=PackageLoader("nysact.experiments.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = [part(section, pictures[section.results.name]) for section in sections]
+    written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    return environment.get_template(PAGE).render(
+        parts=parts, written=written, summary=summary(sections)
+    )
+
+
+def summary(sections: Sequence[Section]) -> str:
+    """Count the runs of all sections, each once: several may show the same."""
+    runs = [section.results.runs for section in sections]
+    found = {run.stored.path: run.state for frame in runs for run in frame.itertuples()}
+    states = list(found.values())
+    counts = [f"{states.count(state)} {state}" for state in ("failed", "unfinished")]
+    others = [text for text in counts if not text.startswith("0 ")]
+    finished = f"{states.count('finished')} of {len(states)} runs finished"
+    shown = f"{len(sections)} section{'s' * (len(sections) != 1)}"
+    return ", ".join([shown, *([finished] if states else []), *others]) + "."
+
+
+def part(section: Section, pictures: Pictures) -> dict[str, Any]:
+    """Gather what the page shows of a section."""
+    runs = section.results.runs
+    return {
+        "name": section.results.name,
+        "title": section.title,
+        "finished": int((runs["state"] == "finished").sum()),
+        "runs": len(runs),
+        "seeds": int(runs["seed"].nunique()),
+        "warnings": section.warnings,
+        "tables": list(section.tables.values()),
+        "pictures": [(n.replace("-", " "), embedded(path)) for n, path in pictures.items()],
+        "details": details(section.results) if len(runs) else [],
+        "failures": failures(section.results),
+        "unfinished": unfinished(section.results),
+    }
+
+
+def embedded(path: Path) -> str:
+    """Write an SVG file as an address that holds all of it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def write_report(sections: Sequence[Section], output: Path, console: Console) -> Path:
