@@ -37,6 +37,11 @@ def value_text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
+def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the dotted names of nested dictionaries; ``sweep`` has dotted names for keys itself."""
+    return list(dotted(values, prefix))
+
+
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dictionaries to dotted names; an empty dictionary has none."""
     flat: dict[str, Any] = {}

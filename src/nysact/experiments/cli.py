@@ -5,7 +5,7 @@ import sys
 # Each extra, and the top-level modules that it brings.
 EXTRAS = {
     "experiments": "accelerate filelock jinja2 matplotlib numpy omegaconf optuna pandas pydantic "
-    "pytorch_optimizer rich sklearn submitit tensorboard timm torchvision transformers typer"
+    "pytorch_optimizer rich sklearn submitit tensorboard timm torchvision transformers typer",
 }
 
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,10 @@ def driver_version() -> str | None:
 
 def version_of(package: str) -> str | None:
     """Give the version of a package, ``None`` where it isn't installed."""
-    return next((found.version for found in distributions(name=package)), None)
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def device_name(device: torch.device) -> str:

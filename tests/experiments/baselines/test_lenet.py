@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nysact.experiments.baselines import BASELINES
+from nysact.experiments.baselines.registry import in_words
 from nysact.experiments.data.fashion_mnist import DEBIAN_FOLDER, cache_folder, files_in
-from nysact.experiments.formatting import describe_settings
 from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_run
@@ -50,7 +50,7 @@ def test_a_goal_is_stated_for_every_optimizer():
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_documents_have_its_settings(name):
     entry = BASELINES[name]
-    settings = describe_settings(entry.defaults)
+    settings = in_words(entry.defaults)
     assert f"| `{name}` | {entry.title} | {settings} | {entry.source} |" in DOCS.read_text()
 
 

@@ -3,7 +3,7 @@ import torch
 
 from nysact.experiments.data.augment import flipped
 from nysact.experiments.data.digits import load_digits
-from nysact.experiments.data.images import Data, ImageSet, standardised
+from nysact.experiments.data.images import Data, ImageSet, batches, standardised
 from nysact.experiments.errors import ExperimentError
 
 
@@ -12,6 +12,55 @@ def numbered(n: int) -> ImageSet:
     images = torch.zeros(n, 1, 2, 3)
     images[:, 0, :, 0] = torch.arange(n)[:, None].float()
     return ImageSet(images, torch.arange(n))
+
+
+def labels_of(data: ImageSet, seed: int, **options) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [labels.tolist() for _, labels in batches(data, 4, generator, **options)]
+
+
+def test_batches_are_whole_and_hold_no_sample_twice():
+    drawn = labels_of(numbered(10), seed=0)
+    assert [len(labels) for labels in drawn] == [4, 4]
+    assert len({label for labels in drawn for label in labels}) == 8
+
+
+def test_images_stay_with_their_labels():
+    for images, labels in batches(numbered(12), 4, torch.Generator().manual_seed(0)):
+        assert torch.equal(images[:, 0, 0, 0], labels.float())
+
+
+def test_order_comes_from_the_generator_alone():
+    torch.manual_seed(1)
+    first = labels_of(numbered(40), seed=5)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert labels_of(numbered(40), seed=5) == first
+    assert labels_of(numbered(40), seed=6) != first
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state), "the global stream was drawn from"
+
+
+def test_each_pass_has_another_order():
+    generator = torch.Generator().manual_seed(0)
+    data = numbered(40)
+    passes = [[labels.tolist() for _, labels in batches(data, 4, generator)] for _ in range(2)]
+    assert passes[0] != passes[1]
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    data = numbered(400)
+    mirrored = 0
+    for images, labels in batches(data, 4, torch.Generator().manual_seed(0), flip=True):
+        original = data.images[labels]
+        for image, source, label in zip(images, original, labels, strict=True):
+            assert torch.equal(image, source) or torch.equal(image, source.flip(-1))
+            mirrored += bool(label != 0 and not torch.equal(image, source))
+    assert 160 < mirrored < 240
+
+
+def test_flip_does_not_change_the_order():
+    assert labels_of(numbered(40), seed=0, flip=True) == labels_of(numbered(40), seed=0)
 
 
 def test_flipped_mirrors_left_to_right_where_the_mask_says():

@@ -10,7 +10,11 @@ CAUTION = 1e-4
 
 
 class Pairs:
-    """The L-BFGS inverse of a list of pairs that starts from the identity."""
+    """The L-BFGS inverse of a list of pairs that starts from the identity.
+
+    In the compact form of Byrd, Nocedal and Schnabel (1994): the same matrix as BFGS updates one
+    after the other.
+    """
 
     def __init__(self, s: Tensor, y: Tensor) -> None:
         self.s, self.y = s.double(), y.double()  # steps and changes, (pairs, n), the oldest first

@@ -21,7 +21,10 @@ from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.baselines.released_rivals import ReleasedEva, ReleasedFOOF, ReleasedKFAC
 from nysact.experiments.baselines.sketchysgd import SketchySGD
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.formatting import describe_settings as in_words
+from nysact.experiments.formatting import number
 
+__all__ = ["BASELINES", "Baseline", "build", "find", "in_words", "number", "of_params"]
 Settings = Mapping[str, Any]
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

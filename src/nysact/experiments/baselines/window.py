@@ -11,7 +11,15 @@ from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of
 
 
 class WindowOptimizer(OwnOptimizer):
-    """Momentum on gradients preconditioned by the last r of them."""
+    """Momentum on gradients preconditioned by the last r of them.
+
+    Let the columns of G be the last r gradients of all parameters together, g = G e the newest,
+    and K = G^T G their Gram matrix, r x r. A function of G G^T maps g to G c, where c depends on K
+    alone: the large matrix is never formed, and g has no part outside the window that would need
+    separate treatment. A step updates one row of K and costs O(r) inner products.
+
+    All groups share one window; the weight decay is added to the gradient before all else.
+    """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if defaults["window"] < 1:
@@ -20,7 +28,10 @@ class WindowOptimizer(OwnOptimizer):
 
     @abstractmethod
     def coefficients(self, gram: Tensor, row: int) -> Tensor:
-        """Give each gradient's coefficient (r) from inner products (r, r); ``row`` is newest."""
+        """Give a coefficient (r) for each gradient, from inner products (r, r); ``row`` is newest.
+
+        The inner products are zero where there is no gradient yet.
+        """
 
     def update(self) -> None:
         """Replace the oldest gradient, and step along the combination."""

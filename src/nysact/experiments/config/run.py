@@ -19,6 +19,19 @@ from nysact.experiments.models import find_model
 Value = bool | int | float | str
 # The name of a model, data or optimizer that a caller passes instead of naming it.
 OWN = "own"
+# Settings that were added after runs had been stored, each with the value that stands for what was
+# done before: with it a run keeps its name.
+ADDED: Mapping[str, Value | None] = {
+    "data.loader": "device",
+    "data.augmentation": None,
+    "data.interpolation": "bilinear",
+    "data.random_erasing": 0.0,
+    "data.erase_with": "zero",
+    "data.mixup": 0.0,
+    "data.cutmix": 0.0,
+    "data.repeats": 1,
+    "data.validation_size": 0,
+}
 
 
 class ModelConfig(Section):
@@ -118,6 +131,8 @@ class Config(Section):
     def run_id(self) -> str:
         """Name the run after its labels and a hash of its settings, except where its data lies."""
         values = self.model_dump()
+        for name, before in ADDED.items():
+            leave_out(values, name, before)
         if self.data.name != "text":
             for place in ("folder", "workers"):
                 values["data"].pop(place, None)
@@ -125,6 +140,16 @@ class Config(Section):
         varied = [f"{name.rpartition('.')[2]}-{value}" for name, value in self.sweep.items()]
         labels = [slug(label) for label in (self.row, self.column, *varied)]
         return "_".join([*labels, f"seed-{self.seed}", digest[:8]])
+
+
+def leave_out(values: dict[str, Any], name: str, value: Value | None) -> None:
+    """Remove the setting of a dotted name if it has this value."""
+    *path, last = name.split(".")
+    section: Any = values
+    for part in path:
+        section = section.get(part, {})
+    if last in section and section[last] == value:
+        del section[last]
 
 
 def completed(values: Any, complete: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> Any:

@@ -14,7 +14,11 @@ EraseWith = Literal["zero", "noise"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops out of a frame of black, flips and erasing."""
+    """Random crops out of a frame of black, flips and erasing.
+
+    What happens to each sample of an epoch is drawn at its start, on the CPU, so that a batch
+    depends neither on the device nor on the batches before it.
+    """
 
     flip: bool = False
     crop: int = 0  # width of the frame in pixels

@@ -13,7 +13,8 @@ def load_digits() -> Data:
 
     digits = datasets.load_digits()
     whole = ImageSet(
-        torch.from_numpy(digits.images).float().unsqueeze(1), torch.from_numpy(digits.target).long()
+        torch.from_numpy(digits.images).float().unsqueeze(1),
+        torch.from_numpy(digits.target).long(),
     )
     train, test = train_test_split(
         range(len(whole)), test_size=797, stratify=digits.target, random_state=0

@@ -1,10 +1,12 @@
 """Sets of small images that are kept in memory, and the choice of parts of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nysact.experiments.data.augment import flipped
 from nysact.experiments.errors import ExperimentError
 
 
@@ -37,6 +39,12 @@ class Data:
     black: tuple[float, ...] = (0.0,)  # a black pixel, for each channel or for all
     white: tuple[float, ...] = (1.0,)  # a pixel of full brightness
     validation: ImageSet | None = None
+
+    def to(self, device: torch.device) -> "Data":
+        """Copy all sets to a device."""
+        held_out = None if self.validation is None else self.validation.to(device)
+        train, test = self.train.to(device), self.test.to(device)
+        return replace(self, train=train, test=test, validation=held_out)
 
     def with_train_size(self, size: int | None) -> "Data":
         """Keep a random part of the training set, always the same one; ``None`` keeps all."""
@@ -92,3 +100,17 @@ def standardised(train: ImageSet, test: ImageSet, flip: bool, white: float = 1.0
     std, mean = torch.std_mean(train.images)
     train, test = (ImageSet((part.images - mean) / std, part.labels) for part in (train, test))
     return Data(train, test, flip, (float(-mean / std),), (float((white - mean) / std),))
+
+
+def batches(
+    data: ImageSet, batch_size: int, generator: torch.Generator, flip: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Go through a set once in random order, in whole batches, drawing from the generator alone."""
+    order = torch.randperm(len(data), generator=generator)
+    mirrored = torch.rand(len(data), generator=generator) < 0.5
+    for start in range(0, len(data) - batch_size + 1, batch_size):
+        chosen = order[start : start + batch_size].to(data.labels.device)
+        images = data.images[chosen]
+        if flip:
+            images = flipped(images, mirrored[start : start + batch_size].to(images.device))
+        yield images, data.labels[chosen]

@@ -1,4 +1,9 @@
-"""Batches for training and for tests, each determined by seed, epoch and number alone."""
+"""Batches for training and for tests, each determined by seed, epoch and number alone.
+
+A loader keeps no state: the batches of an epoch, and the augmentation of each sample, follow from
+the seed and the epoch, on any device, with any number of reading processes. So a resumed run
+continues with the very batch that it would have seen.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +51,11 @@ class Loader(Protocol):
 
 
 class ShuffledLoader:
-    """What training loaders share: whole batches of a random order."""
+    """What training loaders share: whole batches of a random order.
+
+    A batch is shared by all processes. With ``repeats`` an epoch shows each sample so often in a
+    row, and only so many fewer different ones. Samples that fill no batch are left out.
+    """
 
     def __init__(
         self, samples: int, batch_size: int, seed: int, share: Share, repeats: int = 1

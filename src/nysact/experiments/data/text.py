@@ -104,7 +104,10 @@ def read_utf8(path: Path) -> bytes:
 
 
 class WindowLoader(ShuffledLoader):
-    """Windows of text in random order; the model predicts each byte of one from those before."""
+    """Windows of text in random order; the model predicts each byte of one from those before.
+
+    An epoch goes once through the text, in consecutive windows that begin at a random offset.
+    """
 
     def __init__(
         self, text: Tensor, context: int, batch_size: int, seed: int, share: Share

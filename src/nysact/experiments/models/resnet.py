@@ -10,7 +10,11 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut without parameters."""
+    """Two 3x3 convolutions around a shortcut without parameters.
+
+    Where the block changes shape, the shortcut takes every second pixel and fills the new
+    channels with zeros.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,9 @@
-"""The covariance of each layer's inputs, and its low-rank approximations."""
+"""The covariance of each layer's inputs, and its low-rank approximations.
+
+Both are read off the library's own optimizers: FOOF has the exact inverse of covariance plus
+damping, NysAct that of its approximation, and inverting either gives the matrix. They observe a
+copy of the model with learning rate 0, in evaluation mode, so that the training is not affected.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -12,16 +17,26 @@ from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.losses import LossFunction
 from nysact.experiments.randomness import seeded
 
-SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...]
-SKETCHES = ("columns", "gaussian", "subspace")
+SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...] = (
+    "columns",
+    "gaussian",
+    "subspace",
+)
 # Samples that are looked at.
 SAMPLES = 128
 # Refreshes after which the subspace, which improves with each, has converged.
 REFRESHES = 5
 DAMPING = 1.0
 # Nothing is trained, and each step refreshes from all samples.
-WATCHING: dict[str, Any] = {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "damping": DAMPING}
-WATCHING |= {"cov_interval": 1, "inv_interval": 1, "subsample": 1}
+WATCHING: dict[str, Any] = {
+    "lr": 0.0,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "damping": DAMPING,
+    "cov_interval": 1,
+    "inv_interval": 1,
+    "subsample": 1,
+}
 
 
 class Observer:

@@ -17,17 +17,35 @@ REFRESH_SECONDS = 0.5
 LINE_SECONDS = 60.0
 
 
-def display_for(console: Console) -> "Display":
-    """Choose a live display on a terminal, else one that prints lines."""
-    return LiveDisplay(console) if console.is_terminal else Display(console)
-
-
 class Display:
-    """Prints a line at each evaluation and once a minute; nothing without a console."""
+    """Is told how a run goes, and shows nothing."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(quiet=True)
-        self.last_line = time.monotonic()
+    def on_reuse(self, config: Config, message: str) -> None:
+        """Show that a run had finished before."""
+
+    def start(self, config: Config, steps: int, done: int) -> None:
+        """Show that a run starts, or goes on after some steps."""
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Note a step."""
+
+    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Show an evaluation."""
+
+    def stop(self, message: str) -> None:
+        """Show how the run ended."""
+
+
+def display_for(console: Console) -> Display:
+    """Choose a live display on a terminal, else one that prints lines."""
+    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+class LineDisplay(Display):
+    """Prints a line at each evaluation, and one a minute between them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
     def on_reuse(self, config: Config, message: str) -> None:
         """Print a line."""
@@ -66,7 +84,7 @@ class Display:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-class LiveDisplay(Display):
+class LiveDisplay(LineDisplay):
     """Shows a bar with the latest loss, the latest evaluation and the time left."""
 
     def start(self, config: Config, steps: int, done: int) -> None:

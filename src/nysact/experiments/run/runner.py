@@ -1,4 +1,8 @@
-"""Runs a configuration: trains, evaluates, stores, and goes on where it was stopped."""
+"""Runs a configuration: trains, evaluates, stores, and goes on where it was stopped.
+
+:func:`train` is the loop, and an example of how the library is used: ``NysAct`` takes the model
+where other optimizers take its parameters, and nothing in the loop knows which optimizer it runs.
+"""
 
 import os
 import time

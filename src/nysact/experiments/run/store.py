@@ -77,7 +77,10 @@ class RunFolder:
     def start(
         self, config: Config, environment: Mapping[str, Any], digest: str | None = None
     ) -> None:
-        """Write the settings, the digest of the data and, once, the environment."""
+        """Write the settings, the digest of the data and, once, the environment.
+
+        If the run goes on in another environment, that is added under ``resumed``.
+        """
         write_json(self.path / "config.json", config.model_dump())
         if digest is not None:
             write_json(self.path / "data.json", {"digest": digest})

@@ -1,4 +1,9 @@
-"""A search by Optuna whose trials depend on the results so far."""
+"""A search by Optuna whose trials depend on the results so far.
+
+The study is stored in a database that several processes and machines can share. A process that
+searches records a heartbeat for each of its trials. A trial without one is queued again, and its
+runs resume from their checkpoints.
+"""
 
 import itertools
 import math
@@ -134,7 +139,10 @@ class AdaptiveSearch:
                 self.storage.record_heartbeat(pending.trial._trial_id)
 
     def tell(self, outcome: Outcome) -> None:
-        """Note a run that ended, and tell the trials of which it was the last."""
+        """Note a run that ended, and tell the trials of which it was the last.
+
+        A diverged run makes a trial the worst possible, a crashed or skipped run makes it fail.
+        """
         lost = outcome.failure is not None or outcome.elsewhere
         value = None if lost else self.value_of(outcome.path)
         for pending in self.pending.pop(outcome.config.run_id()):

@@ -103,28 +103,36 @@ def sweep(
     """
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.recipes import find_runs, load
-    from nysact.experiments.sweeps import adaptive
+    from nysact.experiments.sweeps.adaptive import (
+        AdaptiveSearch,
+        checked_metric,
+        database,
+        search_and_report,
+    )
     from nysact.experiments.sweeps.batch import BatchOptions, run_and_report
     from nysact.experiments.sweeps.executor import executor_for
-    from nysact.experiments.sweeps.search import parse_space, search_kind, trials_of, varied
+    from nysact.experiments.sweeps.search import draws, grid, parse_space, search_kind, varied
 
     with errors_shown():
-        loaded, spaces = load(recipe), dict(map(parse_space, vary))
+        loaded = load(recipe)
+        spaces = dict(parse_space(text) for text in vary)
         kind = search_kind(search, spaces)
-        named = name or f"{loaded.name}-{kind}"
         base = find_runs(loaded, row or [], column or [], range(seeds), assign or [])
-        shown = trials_of(kind, spaces, trials, search_seed)
-        configs = [varied(config, named, trial) for trial in shown for config in base]
+        named = name or f"{loaded.name}-{kind}"
+        # One random trial shows what the runs of an adaptive search are like.
+        count = 1 if kind == "adaptive" else trials
+        values = grid(spaces) if kind == "grid" else draws(spaces, count, search_seed)
+        configs = [varied(config, named, trial) for trial in values for config in base]
         executor = executor_for(configs, runs, jobs, slurm, track, cpu=cpu)
         batch = BatchOptions(output, seeds, dry_run=dry_run, yes=yes)
-        if kind == "adaptive":
-            judged = adaptive.checked_metric(metric, loaded.report.metric, base)
-            address = storage or adaptive.database(executor.root / named, make=not dry_run)
-            found = adaptive.AdaptiveSearch(
-                named, address, spaces, judged,
-                lambda trial: [varied(config, named, trial) for config in base],
-                trials, search_seed,
-            )  # fmt: skip
-            adaptive.search_and_report(found, configs, executor, batch)
-        else:
+        if kind != "adaptive":
             run_and_report(configs, [], executor, batch)
+            return
+        judged = checked_metric(metric, loaded.report.metric, base)
+        address = storage or database(executor.root / named, make=not dry_run)
+        found = AdaptiveSearch(
+            named, address, spaces, judged,
+            lambda trial: [varied(config, named, trial) for config in base],
+            trials, search_seed,
+        )  # fmt: skip
+        search_and_report(found, configs, executor, batch)

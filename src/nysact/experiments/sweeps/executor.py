@@ -29,7 +29,10 @@ JOB_FILE = "job.txt"
 
 
 class Executor:
-    """Trains configurations in parallel jobs of this machine, or of a cluster."""
+    """Trains configurations in parallel jobs of this machine, or of a cluster if it has settings.
+
+    Local jobs end with this process. Those of a cluster go on, and a later command finds them.
+    """
 
     def __init__(
         self,

@@ -89,13 +89,6 @@ def draws(spaces: Spaces, count: int, seed: int) -> list[Trial]:
         return [study.ask(dict(spaces)).params for _ in range(count)]
 
 
-def trials_of(kind: str, spaces: Spaces, count: int, seed: int) -> list[Trial]:
-    """List the trials; one random trial shows what the runs of an adaptive search are like."""
-    return (
-        grid(spaces) if kind == "grid" else draws(spaces, 1 if kind == "adaptive" else count, seed)
-    )
-
-
 def varied(config: Config, sweep: str, values: Mapping[str, Any]) -> Config:
     """Set what a sweep varies; the run is stored under the sweep's name."""
     texts = [f"{name}={value_text(value)}" for name, value in values.items()]

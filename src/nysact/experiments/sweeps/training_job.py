@@ -13,7 +13,7 @@ from rich.console import Console
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, RunningElsewhereError
 from nysact.experiments.files import write_json, write_text
-from nysact.experiments.run.display import Display
+from nysact.experiments.run.display import LineDisplay
 from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import RunFolder
@@ -57,7 +57,7 @@ def train_run(config: Config, root: Path, trackers: Sequence[str], cpu: bool) ->
     path = folder_of(config, root)
     send_output_to(path / LOG)
     try:
-        run(config, root, display=Display(Console(width=200)), trackers=trackers, cpu=cpu)
+        run(config, root, display=LineDisplay(Console(width=200)), trackers=trackers, cpu=cpu)
         return Outcome(config, path)
     except RunningElsewhereError:
         return Outcome(config, path, elsewhere=True)
