@@ -9,8 +9,8 @@ import torch
 import typer
 
 from nysact.experiments.bench.candidate import candidates, parse_settings
-from nysact.experiments.bench.command import BenchOptions
 from nysact.experiments.bench.measure import make_workload
+from nysact.experiments.bench.options import BenchOptions
 from nysact.experiments.commands import app
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"

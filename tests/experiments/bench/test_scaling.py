@@ -1,7 +1,7 @@
 import pytest
 from matplotlib.image import imread
 
-from nysact.experiments.bench.command import ScalingOptions
+from nysact.experiments.bench.options import ScalingOptions
 from nysact.experiments.bench.scaling import (
     Point,
     Scaling,

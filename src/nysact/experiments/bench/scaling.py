@@ -21,8 +21,8 @@ from torch.profiler import record_function
 
 from nysact.experiments import baselines
 from nysact.experiments.bench.candidate import candidate
-from nysact.experiments.bench.command import ScalingOptions
 from nysact.experiments.bench.memory import release, state_of
+from nysact.experiments.bench.options import ScalingOptions
 from nysact.experiments.bench.phases import (
     LABEL,
     Phases,
