@@ -6,7 +6,7 @@ and changes nothing in it. On the next batch, right after the factors were refre
 the gradient G of every layer into G P, which is compared with G (A + rho I)^-1: relative error in
 the Frobenius norm and cosine, each a mean over the layers. A is the average of the covariances of
 the batches that the statistics were taken from, computed by brute force in float64 from all
-samples and averaged with the same decay. The library's averages start anew with each window of
+samples and averaged with the same decay. The library's averages restart with each window of
 inv_interval steps, and so does their A; the released code's average runs on, and so does its A.
 
     python benchmarks/approximation.py                   # the table: about 3 minutes on 2 cores

@@ -13,7 +13,7 @@ class ReleasedSketch:
         kind: ``"columns"`` (NysAct-S) or ``"gaussian"`` (NysAct-G).
         dim: Side of the covariance.
         rank: Columns of the sketch.
-        decay: Decay of the running average, which never starts anew.
+        decay: Decay of the running average, which never restarts.
         generator: Source of the test matrices.
     """
 

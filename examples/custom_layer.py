@@ -1,4 +1,4 @@
-"""Precondition a layer of one's own: a linear layer whose weight is one matrix a block."""
+"""Precondition your own layer: a linear layer whose weight is one matrix a block."""
 
 import math
 from collections.abc import Sequence

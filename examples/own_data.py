@@ -1,4 +1,4 @@
-"""Compare two optimizers on a model and data of one's own."""
+"""Compare two optimizers on your own model and data."""
 
 import torch
 from sklearn.datasets import load_digits

@@ -5,7 +5,7 @@
 
 Needs the extra ``experiments`` for the data. Two processes on a CPU take about 10 seconds. With
 ``--folder runs/digits`` a checkpoint is written after each epoch, which any number of processes,
-sharded or not, goes on from.
+sharded or not, resumes from.
 """
 
 import argparse

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from benchmarks.communication import Traffic
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -27,6 +25,7 @@ from .training import (
     network,
     run,
     same,
+    through_checkpoint,
     train,
     wrap,
 )
@@ -136,17 +135,7 @@ def resumed(path):
     optimizer, restored = NysMuon(first, **SETTINGS), NysMuon(second, **SETTINGS)
     train(first, optimizer, range(5), sizes=[4, 4])
     optimizer.consolidate()
-    weights, state = get_state_dict(first, optimizer)
-    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=path)
-    weights, state = get_state_dict(second, restored)
-    loaded = {"model": weights, "optimizer": state}
-    dcp.load(loaded, checkpoint_id=path)
-    set_state_dict(
-        second,
-        restored,
-        model_state_dict=loaded["model"],
-        optim_state_dict=loaded["optimizer"],
-    )
+    through_checkpoint(path, (first, optimizer), (second, restored))
     for model, chosen in ((first, optimizer), (second, restored)):
         train(model, chosen, range(5, 11), sizes=[4, 4])
         chosen.consolidate()

@@ -3,9 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import (
@@ -17,7 +15,7 @@ from torch.distributed.tensor.parallel import (
 from nysact import NysAct
 
 from ..oracles import covariance, damped_inverse, error, randn, rows
-from .training import learned, same, whole
+from .training import learned, same, through_checkpoint, whole
 
 EXACT = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "rank": 99, "damping": 0.5}
 OPTIONS = {**EXACT, "cov_interval": 1, "inv_interval": 2, "subsample": 1}
@@ -108,17 +106,7 @@ def resumed(path):
     optimizer, restored = NysAct(model, **OPTIONS), NysAct(fresh, **OPTIONS)
     for seed in range(4):
         step(model, optimizer, seed)
-    weights, state = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=path)
-    weights, state = get_state_dict(fresh, restored)
-    loaded = {"model": weights, "optimizer": state}
-    dcp.load(loaded, checkpoint_id=path)
-    set_state_dict(
-        fresh,
-        restored,
-        model_state_dict=loaded["model"],
-        optim_state_dict=loaded["optimizer"],
-    )
+    through_checkpoint(path, (model, optimizer), (fresh, restored))
     for seed in range(4, 9):
         step(model, optimizer, seed)
         step(fresh, restored, seed)

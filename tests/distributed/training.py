@@ -4,7 +4,9 @@ import math
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -153,3 +155,13 @@ def distance(actual, expected, names=None):
 def same(left, right):
     """Whether all tensors are equal bit for bit."""
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+def through_checkpoint(path, saved, loaded):
+    """Save a model and its optimizer with torch.distributed.checkpoint, and load both elsewhere."""
+    weights, state = get_state_dict(*saved)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=path)
+    weights, state = get_state_dict(*loaded)
+    found = {"model": weights, "optimizer": state}
+    dcp.load(found, checkpoint_id=path)
+    set_state_dict(*loaded, model_state_dict=found["model"], optim_state_dict=found["optimizer"])

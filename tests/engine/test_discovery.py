@@ -39,6 +39,27 @@ def test_patterns_exclude_modules_by_name(patterns, left):
 
 
 @pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["role:contraction"], {"0", "1", "3"}),
+        (["role:expansion"], {"0", "2", "3"}),
+        (["role:square", "role:convolution"], {"1", "2"}),
+        # A pattern of names is no role, whatever letters they share.
+        (["*[03]"], {"1", "2"}),
+    ],
+)
+def test_roles_exclude_layers_by_the_shape_of_their_matrix(patterns, left):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 16), nn.Linear(16, 4), nn.Conv1d(4, 16, 1))
+    assert set(plain(model, exclude=patterns).layers) == left
+
+
+@pytest.mark.parametrize("pattern", ["role:contractoin", "role:*", "*square"])
+def test_a_pattern_does_not_stand_for_roles(pattern):
+    with pytest.raises(ValueError, match=r"matches no module.*role:contraction"):
+        plain(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), exclude=[pattern])
+
+
+@pytest.mark.parametrize(
     ("groups", "reason"),
     [
         (lambda m: [{"params": m[1].parameters()}, {"params": [m[0].bias]}], "not among"),

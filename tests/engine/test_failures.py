@@ -139,3 +139,14 @@ def test_a_factorisation_that_succeeds_says_nothing():
         warnings.simplefilter("error")
         for seed in range(3):
             step(model, optimizer, seed)
+
+
+def test_a_long_memory_restarts_where_the_factorisation_failed(cholesky):
+    model, optimizer = build(memory="long", stat_decay=0.5)
+    step(model, optimizer, 0)
+    cholesky.add(1)
+    with pytest.warns(UserWarning, match="'bad' failed"):
+        step(model, optimizer, 1)
+    assert not optimizer.state[model["bad"].weight]["sketch"].any()
+    assert not optimizer.state[model["bad"].weight]["rows"].any()
+    assert optimizer.state[model["good"].weight]["sketch"].any()

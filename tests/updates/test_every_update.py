@@ -109,7 +109,7 @@ def test_the_reason_of_every_parameters_update_is_told():
         "head.weight": "adamw: the last layer: the head",
         "head.bias": "adamw: a bias",
     }
-    assert set(NysAdamW(Network()).updates.values()) == {"adamw: every parameter's"}
+    assert set(NysAdamW(Network()).updates.values()) == {"adamw: the default of every parameter"}
 
 
 class Tied(nn.Module):

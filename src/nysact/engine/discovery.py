@@ -118,9 +118,12 @@ class Discovery:
         self._warn_of_split_outputs()
 
     def _check_patterns(self, names: list[str], sites: Iterable[Site]) -> None:
-        known = [*names, *(each for site in sites for each in (site.name, site.role))]
+        known, roles = [*names], set[str]()
+        for site in sites:
+            known.append(site.name)
+            roles.add(site.role)
         for pattern in self._exclude:
-            if not fnmatch.filter(known, pattern):
+            if pattern not in roles and not fnmatch.filter(known, pattern):
                 raise ValueError(
                     f"exclude pattern {pattern!r} matches no module: expected shell-style "
                     f"patterns of module names such as {names[-1]!r}, or roles such as "
@@ -130,9 +133,11 @@ class Discovery:
     def _excluding(self, site: Site) -> str | None:
         """The pattern that excludes a layer: by role, by name, or by a module around it."""
         parts = site.name.split(".")
-        names = [site.role, *(".".join(parts[: end + 1]) for end in range(len(parts)))]
-        matches = (p for p in self._exclude if any(fnmatch.fnmatchcase(n, p) for n in names))
-        return next(matches, None)
+        names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+        for pattern in self._exclude:
+            if pattern == site.role or any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                return pattern
+        return None
 
     def _find_other_uses(self, modules: Modules) -> dict[nn.Parameter, str]:
         """Parameters that some module uses in its own way, with a description of that use."""

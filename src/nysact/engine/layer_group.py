@@ -203,7 +203,8 @@ class LayerGroup:
         self.failures.report()
         if self.curvature.restarts(self.shape):
             carried = self.curvature.carried(self.factors.current, self.running.rows)
-            self.running.restart(wanted, carried)
+            self.running.restart(failed if carried else wanted)
+            self.running.replace(wanted & ~failed, carried)
         if all(due):
             # The statistics fit the probes of the window that opens next.
             self._window = None
@@ -219,7 +220,7 @@ class LayerGroup:
     def description(self) -> str:
         """What all ranks must have in common, in one line."""
         names = [layer.name for layer in self.layers]
-        fixed = ("step", "cov_interval", "inv_interval", "stat_decay", "damping")
+        fixed = ("step", "cov_interval", "inv_interval", "stat_decay", "damping", "damping_scale")
         settings = {name: self.options[name] for name in fixed}
         structural = dict(zip(STRUCTURAL, self.structure, strict=True))
         return f"{names} {self.shape} {self.dtype} {settings | structural}"

@@ -234,13 +234,16 @@ class RunningStatistics:
         for total in (*self.tensors.values(), *self.own.values()):
             total.zero_()
 
-    def restart(self, layers: Tensor, carried: Tensors) -> None:
-        """Restart the layers of a mask from zero or carried sums; nothing is left to reduce."""
-        for name, total in self.tensors.items():
-            if name in carried:
-                total.copy_(torch.where(lift(layers, total), carried[name], total))
-            elif not carried:
-                total.masked_fill_(lift(layers, total), 0)
+    def restart(self, layers: Tensor) -> None:
+        """Restart the layers of a mask from zero; nothing is left to reduce."""
+        for total in self.tensors.values():
+            total.masked_fill_(lift(layers, total), 0)
+
+    def replace(self, layers: Tensor, sums: Tensors) -> None:
+        """Replace some sums of the layers of a mask."""
+        for name, value in sums.items():
+            total = self.tensors[name]
+            total.copy_(torch.where(lift(layers, total), value, total))
 
     def means(self) -> Tensors:
         """The sums divided by their counts."""

@@ -107,7 +107,7 @@ def compare(
     """Train a model with several optimizers, and compare the results.
 
     Runs are stored as those of ``nysact train`` are, below ``runs/name``: one that is finished is
-    not run again, and the output says so; one that was stopped goes on where it was.
+    not run again, and the output says so; one that was stopped resumes.
 
     Args:
         model: Makes the untrained model, with random weights of the global stream.

@@ -9,7 +9,7 @@ class ExperimentError(Exception):
 
 
 class RunningElsewhereError(ExperimentError):
-    """Another process is at the same run."""
+    """Another process holds the same run."""
 
 
 def unknown(name: str, names: Iterable[str]) -> str:

@@ -88,7 +88,7 @@ def divide(
         else:
             divided.append(group)
             explicit = "update" in group
-            why = "chosen by its parameter group" if explicit else "every parameter's"
+            why = "chosen by its parameter group" if explicit else "the default of every parameter"
             reasons.update(dict.fromkeys(params, why))
     for group in divided:
         _check_matrices(group, assigned)

@@ -8,24 +8,21 @@ from nysact.optim.nysact import NysActOptions, NystromOptimizer
 from nysact.optim.settings import AdamWOptions, MuonOptions
 
 _TRACE_DAMPING = {"damping": 0.2, "damping_scale": "trace"}
+MUON_DEFAULTS = {
+    **_TRACE_DAMPING,
+    "update": "muon",
+    "lr": 0.02,
+    "momentum": 0.95,
+    "nesterov": True,
+    "weight_decay": 0.0,
+}
 
 
 class NysMuonOptions(NysActOptions, MuonOptions, total=False):
     """Options of :class:`nysact.NysMuon`."""
 
 
-class NysMuon(
-    NystromOptimizer,
-    options=NysMuonOptions,
-    defaults={
-        **_TRACE_DAMPING,
-        "update": "muon",
-        "lr": 0.02,
-        "momentum": 0.95,
-        "nesterov": True,
-        "weight_decay": 0.0,
-    },
-):
+class NysMuon(NystromOptimizer, options=NysMuonOptions, defaults=MUON_DEFAULTS):
     """Muon on preconditioned gradients, with AdamW for everything that is not a hidden matrix.
 
     The gradient G of a hidden matrix or convolution is multiplied by a Nystrom approximation of

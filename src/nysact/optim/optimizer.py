@@ -37,7 +37,6 @@ from nysact.optim.settings import (
 from nysact.torch_private import disable_dynamo
 from nysact.updates import (
     BUFFERS,
-    MatrixLayout,
     adamw_update,
     clip_step,
     init_buffers,
@@ -78,6 +77,7 @@ class PreconditionedOptimizer(Optimizer):
         self._group_options = {n: o for n, o in self._options.items() if n not in self._alone}
         named = named_groups(model, params)
         self._assigned = assign(model) if "update" in defaults else {}
+        self._layouts = {p: each.layout for p, each in self._assigned.items() if each.layout}
         self._reasons: dict[Tensor, str] = {}
         groups = self._by_update(named, defaults)
         for group in [{}, *groups]:
@@ -158,10 +158,6 @@ class PreconditionedOptimizer(Optimizer):
     def _sharers(self) -> Processes:
         """The processes that divide the orthogonalisation of replicas between them."""
         return self._processes if self._alone["share_refresh"] else Processes()
-
-    @property
-    def _layouts(self) -> dict[Tensor, MatrixLayout]:
-        return {p: each.layout for p, each in self._assigned.items() if each.layout is not None}
 
     def _init_state(self) -> None:
         """Create what a first step creates in the state, factors apart."""
@@ -249,8 +245,8 @@ class PreconditionedOptimizer(Optimizer):
         """Add up what the processes captured since the last refresh; call it on all of them.
 
         A state dict taken right after holds the statistics of all processes, so that a run that
-        is resumed from it goes on as if it had never stopped. Without it the state dict lacks
-        those since the last refresh. In one process there is nothing to do.
+        is resumed from it ends with the bits of an undisturbed one. Without it the state dict
+        lacks those since the last refresh. In one process there is nothing to do.
         """
         self.engine.consolidate()
 

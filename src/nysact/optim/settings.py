@@ -100,9 +100,10 @@ class EngineOptions(TypedDict, total=False):
         Option(
             "absolute",
             _one_of("absolute", "trace"),
-            'With ``"trace"`` the damping is a multiple of the mean eigenvalue of each layer (and '
-            "group of a convolution), ``tr(A) / d``; then the update does not depend on the scale "
-            "of a layer's inputs where the update itself is scale-free.",
+            'With ``"trace"`` the damping is a multiple of the mean eigenvalue of the curvature of '
+            "each layer and group of a convolution: ``tr(A) / d``, or its product with that of the "
+            "output side. The update then ignores the scale of a layer's inputs, if it ignores the "
+            "scale of its gradient.",
         ),
     ]
     stat_decay: Annotated[float, Option(0.95, FRACTION, "Decay beta2 of the statistics' average.")]
@@ -209,7 +210,7 @@ class NystromOptions(TypedDict, total=False):
             "window",
             _one_of("window", "long"),
             'Whether the sketch restarts with each window, or, with ``"long"`` and the sketch '
-            '``"subspace"``, goes on as its projection on the new basis.',
+            '``"subspace"``, continues as its projection on the new basis.',
         ),
     ]
     seed: Annotated[

@@ -70,13 +70,13 @@ def test_a_setting_in_another_form_is_refused(text):
 WRONG = {
     "optimizer": (["nysakt"], {}, {}, "no optimizer 'nysakt': the nearest is 'nysact'"),
     "setting": (["nysact"], {}, {"nysact": {"ranks": 3}}, "nysact.ranks: .*nearest is 'rank'"),
-    "in vain": (
+    "no effect": (
         ["nysact"],
         {},
         {"foof": {"lr": 1}},
         "--set foof: not an optimizer of this run",
     ),
-    "shared in vain": (["foof"], {"rank": 3}, {}, "--rank: none of sgd, foof has this setting"),
+    "no effect on any": (["foof"], {"rank": 3}, {}, "--rank: none of sgd, foof has this setting"),
 }
 
 

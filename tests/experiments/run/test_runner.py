@@ -154,7 +154,7 @@ def test_display_ends_when_the_run_is_stopped(tmp_path):
     display.stop = ends.append
     with pytest.raises(Killed):
         run(config(), tmp_path, display=display)
-    assert ends == ["stopped; the same command goes on from the last checkpoint"]
+    assert ends == ["stopped; the same command resumes from the last checkpoint"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from nysact import FOOF
 from nysact.optim.family import FOOFOptions
+from nysact.optim.nysmuon import MUON_DEFAULTS
 from nysact.optim.settings import MuonOptions
 
 
@@ -9,19 +10,7 @@ class NewtonMuonOptions(FOOFOptions, MuonOptions, total=False):
     """Options of :class:`NewtonMuon`."""
 
 
-class NewtonMuon(
-    FOOF,
-    options=NewtonMuonOptions,
-    defaults={
-        "update": "muon",
-        "lr": 0.02,
-        "momentum": 0.95,
-        "nesterov": True,
-        "weight_decay": 0.0,
-        "damping": 0.2,
-        "damping_scale": "trace",
-    },
-):
+class NewtonMuon(FOOF, options=NewtonMuonOptions, defaults=MUON_DEFAULTS):
     """Muon on gradients multiplied by ``(A + damping tr(A)/d I)^-1``, AdamW on the rest.
 
     From Du and Su, arXiv 2604.01472: what :class:`nysact.NysMuon` approximates at rank r, with

@@ -24,7 +24,7 @@ class Display:
         """Show that a run had finished before."""
 
     def start(self, config: Config, steps: int, done: int) -> None:
-        """Show that a run starts, or goes on after some steps."""
+        """Show that a run starts, or resumes after some steps."""
 
     def on_step(self, step: int, loss: Tensor) -> None:
         """Note a step."""

@@ -1,4 +1,4 @@
-"""Runs a configuration: trains, evaluates, stores, and goes on where it was stopped.
+"""Runs a configuration: trains, evaluates, stores, and resumes.
 
 :func:`train` is the loop, and an example of how the library is used: ``NysAct`` takes the model
 where other optimizers take its parameters, and nothing in the loop knows which optimizer it runs.
@@ -120,7 +120,7 @@ def run(
         try:
             failure = train(training, folder, display, checkpoint_seconds)
         except BaseException:
-            display.stop("stopped; the same command goes on from the last checkpoint")
+            display.stop("stopped; the same command resumes from the last checkpoint")
             raise
         finish(training, folder, failure)
         display.stop(f"{ending(training, failure)}: {folder.path}")

@@ -79,7 +79,7 @@ class RunFolder:
     ) -> None:
         """Write the settings, the digest of the data and, once, the environment.
 
-        If the run goes on in another environment, that is added under ``resumed``.
+        If the run resumes in another environment, that is added under ``resumed``.
         """
         write_json(self.path / "config.json", config.model_dump())
         if digest is not None:
@@ -102,7 +102,7 @@ class RunFolder:
                 os.fsync(file.fileno())
 
     def cut_back(self, step: int) -> None:
-        """Remove the lines of evaluations after the step at which the run goes on."""
+        """Remove the lines of evaluations after the step at which the run resumes."""
         for name in ("metrics.jsonl", "timing.jsonl"):
             path = self.path / name
             kept = [line for line in read_lines(path) if line["step"] <= step]
