@@ -51,18 +51,15 @@ def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapt
 def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
     """Return one adapter per weight, or the reason why the module can't be preconditioned."""
     kind = type(module)
-    base = next((base for base in kind.__mro__ if _registered(base)), None)
-    if base is None:
+    found = [(base, adapter) for base in kind.__mro__ if (adapter := _registered(base))]
+    if not found:
         return f"no adapter is registered for {kind.__name__}"
+    base, registered = found[0]
     if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
         # Hooks of accelerate, which set that attribute, only move what the forward reads.
-        return (
-            "its forward was replaced on the instance: register an adapter for a class of its own"
-        )
+        return "its forward was replaced on the instance: give it a class and register an adapter"
     if kind.forward is not base.forward:  # type: ignore[attr-defined]
         return f"{kind.__name__} overrides the forward of {base.__name__}: register an adapter"
-    registered = _registered(base)
-    assert registered is not None
     adapters = registered.parts(module)
     for adapter in adapters:
         weight = own_parameters(module).get(adapter.weight_name)
