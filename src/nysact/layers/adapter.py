@@ -89,7 +89,7 @@ class LayerAdapter(ABC):
         return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of an output like the map's rows: ``(groups, rows, out_features)``."""
+        """Lay out an output's gradient like the map's rows: ``(groups, rows, out_features)``."""
         raise NotImplementedError(f"{type(self).__name__} can't read outputs of {module}")
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
