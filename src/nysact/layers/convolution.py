@@ -42,8 +42,36 @@ class ConvolutionAdapter(LayerAdapter):
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> ConvolutionMap:
-        padded, padding = _pad(module, inputs[0])
+        padded, padding = self._pad(module, inputs[0])
         return ConvolutionMap(padded, _arithmetic(module)._replace(padding=padding), bias=bias)
+
+    def _pad(self, module: Any, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad where the convolution itself can't, and return the padding that is left to it."""
+        sides = self._padding(module, inputs.shape[2:])
+        zeros = module.padding_mode == "zeros"
+        if zeros and all(before == after for before, after in sides):
+            return inputs, tuple(before for before, _ in sides)
+        widths = [width for side in reversed(sides) for width in side]
+        mode = "constant" if zeros else module.padding_mode
+        return F.pad(inputs, widths, mode=mode), (0,) * len(sides)
+
+    def _padding(self, module: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Width of the padding before and after, for each dimension of an input."""
+        if module.padding == "same":
+            totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+            return [(total // 2, total - total // 2) for total in totals]
+        widths = (0,) * len(shape) if module.padding == "valid" else module.padding
+        return [(width, width) for width in widths]
+
+
+@register("timm.layers.conv2d_same.Conv2dSame")
+class CeilingConvolutionAdapter(ConvolutionAdapter):
+    """Convolutions padded like TensorFlow's: a size n has ceil(n / stride) outputs."""
+
+    def _padding(self, module: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
+        sizes = zip(shape, module.stride, module.dilation, module.kernel_size, strict=True)
+        totals = [max(0, -(-n // s) * s - s + d * (k - 1) + 1 - n) for n, s, d, k in sizes]
+        return [(total // 2, total - total // 2) for total in totals]
 
 
 @register(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -83,23 +111,3 @@ def _output_padding(
     smallest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in sizes]
     # The size may begin with samples and channels.
     return tuple(map(operator.sub, list(size)[-len(smallest) :], smallest))
-
-
-def _pad(module: Any, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Pad where the convolution itself can't, and return the padding that is left to it."""
-    sides = _padding(module)
-    zeros = module.padding_mode == "zeros"
-    if zeros and all(before == after for before, after in sides):
-        return inputs, tuple(before for before, _ in sides)
-    widths = [width for side in reversed(sides) for width in side]
-    mode = "constant" if zeros else module.padding_mode
-    return F.pad(inputs, widths, mode=mode), (0,) * len(sides)
-
-
-def _padding(module: Any) -> list[tuple[int, int]]:
-    """Width of the padding before and after, for each dimension."""
-    if module.padding == "same":
-        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        return [(total // 2, total - total // 2) for total in totals]
-    widths = (0,) * len(module.kernel_size) if module.padding == "valid" else module.padding
-    return [(width, width) for width in widths]

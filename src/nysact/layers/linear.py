@@ -8,7 +8,12 @@ from nysact.layers.adapter import Call, Geometry, LayerAdapter
 from nysact.layers.registry import register
 
 
-@register(nn.Linear)
+@register(
+    nn.Linear,
+    # Subclasses with a forward of their own that computes the same.
+    "timm.layers.linear.Linear",
+    "transformers.models.falcon.modeling_falcon.FalconLinear",
+)
 class LinearAdapter(LayerAdapter):
     """``nn.Linear`` on inputs with any number of leading dimensions."""
 
