@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
-from nysact.layers.linear_map import Convolution, ConvolutionMap, from_filters, to_filters
+from nysact.layers.linear_map import (
+    Convolution,
+    ConvolutionMap,
+    LinearMap,
+    from_filters,
+    to_filters,
+)
 from nysact.layers.registry import register
 
 
@@ -41,7 +47,7 @@ class ConvolutionAdapter(LayerAdapter):
 
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
-    ) -> ConvolutionMap:
+    ) -> LinearMap:
         padded, padding = self._pad(module, inputs[0])
         return ConvolutionMap(padded, _arithmetic(module)._replace(padding=padding), bias=bias)
 

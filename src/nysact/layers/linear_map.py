@@ -176,8 +176,9 @@ class ConvolutionMap(LinearMap):
         return torch.cat([sketch, constant.unsqueeze(1)], dim=1)
 
     def squared_norm(self) -> Tensor:
-        weighted = self._inputs.square().mul_(self._counts).unflatten(1, (self._groups, -1))
-        norms = weighted.sum([dim for dim in range(weighted.ndim) if dim != 1])
+        weighted = self._inputs.square().mul_(self._counts)
+        grouped = weighted.reshape(self.samples, self._groups, -1, *self._counts.shape)
+        norms = grouped.sum([dim for dim in range(grouped.ndim) if dim != 1])
         return norms + self.rows[0] if self._bias else norms
 
     def row_sum(self) -> Tensor:
@@ -211,14 +212,16 @@ def to_filters(matrix: Tensor, shape: Sequence[int], *, transposed: bool) -> Ten
     """Lay out (groups, out, fan_in) as filters, which begin with the inputs if transposed."""
     if not transposed:
         return matrix.reshape(shape)
-    return matrix.unflatten(2, (-1, math.prod(shape[2:]))).transpose(1, 2).reshape(shape)
+    split = matrix.reshape(*matrix.shape[:2], -1, math.prod(shape[2:]))
+    return split.transpose(1, 2).reshape(shape)
 
 
 def from_filters(filters: Tensor, groups: int, *, transposed: bool) -> Tensor:
     """Invert :func:`to_filters`."""
     if not transposed:
         return filters.reshape(groups, -1, filters[0].numel())
-    return filters.flatten(2).unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
+    split = filters.reshape(groups, -1, filters.shape[1], filters[0, 0].numel())
+    return split.transpose(1, 2).flatten(2)
 
 
 @lru_cache(maxsize=64)
