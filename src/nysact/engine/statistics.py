@@ -26,7 +26,7 @@ class CallStatistics:
         self.generation = batch.generation
         self.samples, self.sampled = samples, 0  # of the call, and those chosen among them
         self.sums: Tensors = {}
-        self.rows: Sequence[int] = ()  # one entry a group
+        self.rows: Sequence[float] = ()  # one entry a group
         self.output_rows = 0
         self._curvature = batch.curvature
         self._probes = batch.probes[index]  # (groups, dim, rank)
