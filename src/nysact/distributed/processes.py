@@ -155,7 +155,11 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
 
 def processes_pending(model: nn.Module, process_group: Group | Literal[False] | None) -> bool:
     """Whether several processes run and nothing says yet which of them share batches."""
-    unknown = process_group is None and several_running()
+    if process_group is not None or not dist.is_available():
+        return False
+    # Started by torchrun, the processes come to know of each other later.
+    early = not dist.is_initialized() and dist.is_torchelastic_launched()
+    unknown = early or several_running()
     return unknown and not groups_of_model(model) and not fills_world(model)
 
 
