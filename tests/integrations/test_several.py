@@ -22,6 +22,7 @@ def launch(processes, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # frameworks give advice
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_replicas_are_equal_and_resume_bit_for_bit(framework, tmp_path):
