@@ -45,7 +45,7 @@ COUNT_OR_ZERO = Rule(lambda v: _is_whole(v) and v >= 0, "an integer >= 0")
 STEPS = Rule(COUNT.holds, "an integer >= 1, in steps")
 STRIDE = Rule(
     lambda v: COUNT.holds(v) or (isinstance(v, str) and v == "auto"),
-    "'auto', or an integer n >= 1 to take every n-th sample",
+    "'auto', or an integer n >= 1 to take one sample in n",
 )
 DAMPING = Rule(
     lambda v: _is_number(v) and v > 0, "a number > 0: without damping the inverse may not exist"
