@@ -146,7 +146,7 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
         raise ValueError(
             f"torch.distributed runs {dist.get_world_size()} processes, but the model is neither "
             "a DistributedDataParallel nor sharded by fully_shard, so that it is unknown which of "
-            "them share its batches: build the optimizer with the wrapped model, or pass "
+            "them share its batches: wrap the model and call the wrapper, or pass "
             "process_group=torch.distributed.group.WORLD (or another group), or "
             "process_group=False if each process trains a model of its own"
         )
