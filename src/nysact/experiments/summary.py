@@ -7,8 +7,7 @@ from rich.table import Table
 
 from nysact.experiments.formatting import mean_std_text, number
 from nysact.experiments.metrics import metric_of
-from nysact.experiments.run.failure import failure_of, succeeded
-from nysact.experiments.run.store import StoredRun
+from nysact.experiments.run.store import StoredRun, failure_of, succeeded
 
 # Writes the cell of an optimizer whose finished runs these are.
 Cell = Callable[[Sequence[StoredRun]], str]

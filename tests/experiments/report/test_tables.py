@@ -17,7 +17,7 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
-from nysact.experiments.target import Target, parse_target
+from nysact.experiments.metrics import Target, parse_target
 
 from .stored import cells, results_of, write_json, write_run, write_table
 

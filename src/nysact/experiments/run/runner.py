@@ -19,10 +19,9 @@ from nysact.experiments.environment import environment
 from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded, start_streams
 from nysact.experiments.run.accelerator import arithmetic, make_accelerator
-from nysact.experiments.run.digest import digest_of
 from nysact.experiments.run.display import Display, describe
-from nysact.experiments.run.problem import LoadProblem, load_problem
-from nysact.experiments.run.store import RunFolder
+from nysact.experiments.run.problem import LoadProblem, digest_of, load_problem
+from nysact.experiments.run.store import RunFolder, folder_of
 from nysact.experiments.run.tracking import check_trackers, log, start_trackers
 from nysact.experiments.run.training import DivergedError, MakeModel, MakeOptimizer, Training
 
@@ -100,7 +99,7 @@ def run(
     """Run a configuration in its folder ``root/recipe/run id``, unless it has finished there."""
     # build, load and make_optimizer replace the model, data and optimizer that it names.
     display = display or Display()
-    folder = RunFolder(root / config.recipe / config.run_id())
+    folder = folder_of(config, root)
     if folder.finished:
         reuse(config, folder, display)
         return folder.path

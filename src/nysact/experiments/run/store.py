@@ -26,6 +26,8 @@ from nysact.experiments.files import (
 )
 
 Line = Mapping[str, Any]
+# The file in a run's folder in which a crashed process leaves its last words.
+FAILURE = "failure.txt"
 # What a process that was killed while writing leaves: see write_atomically.
 REMAINS = re.compile(r"\..+\.\d+")
 
@@ -77,10 +79,7 @@ class RunFolder:
     def start(
         self, config: Config, environment: Mapping[str, Any], digest: str | None = None
     ) -> None:
-        """Write the settings, the digest of the data and, once, the environment.
-
-        If the run resumes in another environment, that is added under ``resumed``.
-        """
+        """Write the settings, the digest of the data, and each environment that it runs in."""
         write_json(self.path / "config.json", config.model_dump())
         if digest is not None:
             write_json(self.path / "data.json", {"digest": digest})
@@ -156,6 +155,11 @@ class StoredRun:
     environment: dict[str, Any] = field(default_factory=dict)
 
 
+def folder_of(config: Config, root: Path) -> RunFolder:
+    """The folder of a run."""
+    return RunFolder(root / config.recipe / config.run_id())
+
+
 def load_runs(root: Path) -> list[StoredRun]:
     """Read all runs below a folder, finished or not, ordered by their paths."""
     if not root.is_dir():
@@ -176,6 +180,20 @@ def load_run(path: Path) -> StoredRun:
         timings=read_json(path / "timing.json") if finished else None,
         environment=read_json(environment) if environment.is_file() else {},
     )
+
+
+def failure_of(run: StoredRun) -> str | None:
+    """Say why a run diverged or crashed; ``None`` if it did not, or finished later."""
+    if run.result is not None:
+        failure: str | None = run.result.get("failure")
+        return failure
+    path = run.path / FAILURE
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def succeeded(run: StoredRun) -> bool:
+    """Whether a run finished and did not diverge."""
+    return run.result is not None and failure_of(run) is None
 
 
 def remove_remains(folder: Path) -> None:
