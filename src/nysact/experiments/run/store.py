@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -60,7 +61,9 @@ class RunFolder:
                 "with --runs"
             ) from error
         try:
-            remove_remains(self.path)
+            for path in self.path.glob(".*"):
+                if REMAINS.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -84,13 +87,10 @@ class RunFolder:
         if digest is not None:
             write_json(self.path / "data.json", {"digest": digest})
         path = self.path / "environment.json"
-        if not path.is_file():
-            write_json(path, environment)
-            return
-        known = read_json(path)
+        known = read_json(path) if path.is_file() else dict(environment)
         resumed = known.pop("resumed", [])
-        if environment not in (known, *resumed):
-            write_json(path, {**known, "resumed": [*resumed, environment]})
+        resumed += [environment] * (environment not in (known, *resumed))
+        write_json(path, {**known, "resumed": resumed} if resumed else known)
 
     def append(self, metrics: Line, timing: Line) -> None:
         """Add the lines of an evaluation, each with its ``"step"``."""
@@ -99,6 +99,10 @@ class RunFolder:
                 file.write(json.dumps(plain(line), allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the evaluations so far."""
+        return read_lines(self.path / "metrics.jsonl")
 
     def cut_back(self, step: int) -> None:
         """Remove the lines of evaluations after the step at which the run resumes."""
@@ -134,10 +138,8 @@ class RunFolder:
     ) -> None:
         """Write the end of the run; the result comes last, as it makes the run a finished one."""
         if arrays:
-            write_atomically(
-                self.path / "arrays.npz",
-                lambda file: numpy.savez_compressed(file, allow_pickle=False, **arrays),
-            )
+            save = partial(numpy.savez_compressed, allow_pickle=False, **arrays)
+            write_atomically(self.path / "arrays.npz", save)
         write_json(self.path / "timing.json", timing)
         write_json(self.path / "result.json", result)
 
@@ -194,10 +196,3 @@ def failure_of(run: StoredRun) -> str | None:
 def succeeded(run: StoredRun) -> bool:
     """Whether a run finished and did not diverge."""
     return run.result is not None and failure_of(run) is None
-
-
-def remove_remains(folder: Path) -> None:
-    """Remove the files of processes that were killed while writing; none may be writing now."""
-    for path in folder.glob(".*"):
-        if REMAINS.fullmatch(path.name):
-            path.unlink(missing_ok=True)

@@ -19,7 +19,6 @@ from nysact.experiments.clock import StepClock
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Batch
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.metrics import metric_of
 from nysact.experiments.randomness import random_state, set_random_state
 from nysact.experiments.run.covariances import Observer
 from nysact.experiments.run.evaluation import evaluate
@@ -72,7 +71,6 @@ class Training:
         self.optimizer = optimizer
         self.step_number = 0
         self.clock = StepClock(accelerator.device)
-        self.values: dict[str, list[float]] = {}  # of every evaluation so far
         self._losses: list[Tensor] = []
         self.observer = self._make_observer(build)
 
@@ -170,11 +168,9 @@ class Training:
         if self.accelerator.num_processes > 1:
             train_loss = self.accelerator.reduce(train_loss, "mean")
         measured = evaluate(self.model, self.problem, self.accelerator)
-        metrics = {"train_loss": float(train_loss), **measured}
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append(value)
         epoch = self.step_number / len(self.problem.train)
-        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch, **metrics}
+        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch}
+        record |= {"train_loss": float(train_loss), **measured}
         if self.observer and self.config.record.covariance_norms:
             record["covariance_norms"] = self.observer.norms(self.bare_model)
         return record
@@ -192,24 +188,6 @@ class Training:
             return {}
         found = self.observer.approximations(self.bare_model, record.covariances, record.rank)
         return {name: matrix.numpy() for name, matrix in found.items()}
-
-    def result(self, failure: str | None = None) -> dict[str, Any]:
-        """Sum up the run: last and best value of each metric, and the failure if there was one."""
-        # A metric without a finite value has no best one.
-        finite = {name: list(filter(np.isfinite, values)) for name, values in self.values.items()}
-        best = {
-            name: (max if metric_of(name).higher else min)(values, default=np.nan)
-            for name, values in finite.items()
-        }
-        return {
-            "steps": self.step_number,
-            "epochs": self.step_number / len(self.problem.train),
-            "metrics": {
-                "final": {name: values[-1] for name, values in self.values.items()},
-                "best": best,
-            },
-            **({"failure": failure} if failure else {}),
-        }
 
     def consolidate(self) -> None:
         """Add up the statistics of each process's optimizer; all processes must ask together.
@@ -235,7 +213,6 @@ class Training:
             "random": gather_object([random_state(self.accelerator.device)]),
             # A row for each process.
             "losses": torch.stack(gather_object([losses.cpu()])),
-            "values": self.values,
             "seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
             "starts": list(self.clock.starts),
         }
@@ -257,7 +234,6 @@ class Training:
         set_random_state(state["random"][index], self.accelerator.device)
         losses = state["losses"].reshape(count, -1)[index]
         self._losses = list(losses.to(self.accelerator.device))
-        self.values = state["values"]
         self.clock.restore(state["seconds"].tolist(), state["starts"])
 
 

@@ -15,6 +15,7 @@ import optuna
 import typer
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
+from rich.console import Console
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, unknown
@@ -22,8 +23,9 @@ from nysact.experiments.formatting import duration
 from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.options import BatchOptions
 from nysact.experiments.randomness import mixed
+from nysact.experiments.report.report import sections_of, write_report
 from nysact.experiments.run.store import load_run, load_runs, succeeded
-from nysact.experiments.sweeps.batch import conclude, is_agreed, outcome_line, report
+from nysact.experiments.sweeps.batch import conclude, is_agreed, outcome_line
 from nysact.experiments.sweeps.duration import estimate
 from nysact.experiments.sweeps.executor import Executor, Outcome, executor_for
 from nysact.experiments.sweeps.search import Spaces, Trial, optuna_quiet
@@ -165,14 +167,6 @@ def checked_metric(name: str, configs: Sequence[Config]) -> Metric:
     return metric_of(name)
 
 
-def database(folder: Path, *, make: bool) -> str | None:
-    """The address of a search's own database, ``None`` if it does not exist and must not."""
-    if make:
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / "study.db"
-    return f"sqlite:///{path}" if make or path.is_file() else None
-
-
 def search_and_report(
     search: AdaptiveSearch, sample: Sequence[Config], options: BatchOptions
 ) -> None:
@@ -189,7 +183,8 @@ def search_and_report(
     for outcome in search.run(executor):
         typer.echo(outcome_line(outcome))
         outcomes.append(outcome)
-    report(load_runs(executor.root / sample[0].recipe), [], options)
+    stored = load_runs(executor.root / sample[0].recipe)
+    write_report(sections_of(stored, []), options.output, Console())
     if search.study.get_trials(False, [TrialState.COMPLETE]):
         best = search.study.best_trial
         values = ", ".join(f"{name}={value}" for name, value in best.params.items())

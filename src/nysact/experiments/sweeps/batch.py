@@ -13,12 +13,11 @@ from rich.table import Table
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.formatting import duration
-from nysact.experiments.metrics import METRICS
 from nysact.experiments.options import BatchOptions
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.report import sections_of, write_report
-from nysact.experiments.run.display import title
-from nysact.experiments.run.store import StoredRun, failure_of, folder_of, load_run
+from nysact.experiments.run.display import describe, title
+from nysact.experiments.run.store import failure_of, folder_of, load_run
 from nysact.experiments.sweeps.duration import estimate
 from nysact.experiments.sweeps.executor import Executor, Outcome, executor_for
 
@@ -42,7 +41,7 @@ def run_and_report(
     outcomes = run_all(missing, executor, seconds)
     paths = [folder_of(config, executor.root).path for config in configs]
     stored = [load_run(path) for path in paths if (path / "config.json").is_file()]
-    report(stored, recipes, options, seeds)
+    write_report(sections_of(stored, recipes, seeds=seeds), options.output, Console())
     conclude(outcomes)
 
 
@@ -88,17 +87,11 @@ def outcome_line(outcome: Outcome) -> str:
     elif outcome.failure is not None:
         how = f"failed: {outcome.failure.splitlines()[-1]}"
     else:
-        how = result_line(load_run(outcome.path))
+        run = load_run(outcome.path)
+        last = run.metrics[-1] if run.metrics else {}
+        shown = describe(last, losses=False) or describe(last) or ["finished"]
+        how = ", ".join(shown) if (failure := failure_of(run)) is None else f"failed at {failure}"
     return f"{title(outcome.config)}: {how}"
-
-
-def result_line(run: StoredRun) -> str:
-    """Name the last metrics of a finished run."""
-    if (failure := failure_of(run)) is not None:
-        return f"failed at {failure}"
-    found = {metric: metric.final(run.metrics) for metric in METRICS.values()}
-    shown = [f"{m.label} {m.text(value)}" for m, value in found.items() if value is not None]
-    return ", ".join(shown[:2]) or "finished"
 
 
 def is_agreed(missing: int, options: BatchOptions) -> bool:
@@ -108,16 +101,6 @@ def is_agreed(missing: int, options: BatchOptions) -> bool:
     if not sys.stdin.isatty():
         raise ExperimentError("there is no terminal to ask on: add --yes to start, or --dry-run")
     return typer.confirm("Start?", default=True, abort=True)
-
-
-def report(
-    stored: Iterable[StoredRun],
-    recipes: Sequence[Recipe],
-    options: BatchOptions,
-    seeds: int | None = None,
-) -> None:
-    """Write and show the report."""
-    write_report(sections_of(stored, recipes, seeds=seeds), options.output, Console())
 
 
 def conclude(outcomes: Iterable[Outcome]) -> None:

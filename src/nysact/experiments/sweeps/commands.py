@@ -88,12 +88,7 @@ def run_sweep(options: SweepOptions) -> None:
     """
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.recipes import find_runs, load
-    from nysact.experiments.sweeps.adaptive import (
-        AdaptiveSearch,
-        checked_metric,
-        database,
-        search_and_report,
-    )
+    from nysact.experiments.sweeps.adaptive import AdaptiveSearch, checked_metric, search_and_report
     from nysact.experiments.sweeps.batch import run_and_report
     from nysact.experiments.sweeps.search import parse_space, search_kind, trials_of, varied
 
@@ -107,7 +102,11 @@ def run_sweep(options: SweepOptions) -> None:
         run_and_report(list(chain(*runs)), [], options, options.seeds)
         return
     metric = checked_metric(options.metric or recipe.report.metric, base)
-    address = options.storage or database(options.runs / name, make=not options.dry_run)
+    database = (options.runs / name).resolve() / "study.db"
+    if not options.dry_run:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    known = database.parent.is_dir()
+    address = options.storage or (f"sqlite:///{database}" if known else None)
     search = AdaptiveSearch(
         name, address, spaces, metric,
         lambda trial: [varied(config, name, trial) for config in base],

@@ -98,14 +98,17 @@ class Executor:
                     yield self.outcome(*running.pop(slot))
 
     def start(self, config: Config, slot: int, submit: Submit) -> "submitit.Job[Outcome]":
-        """Submit a run, unless an earlier command's job for it is still on the cluster."""
+        """Submit a run with a mark in its log, unless an earlier job for it is on the cluster."""
         path = folder_of(config, self.root).path
         if self.cluster and (path / JOB_FILE).is_file():
             number = (path / JOB_FILE).read_text("utf-8")
             earlier: submitit.Job[Outcome] = submitit.SlurmJob(self.root / "slurm", number)
             if not earlier.done(force_check=True):
                 return earlier
-        start_attempt(path)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FAILURE).unlink(missing_ok=True)
+        with (path / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{ATTEMPT}{datetime.now():%Y-%m-%d %H:%M:%S}\n")
         task = partial(train_run, config, self.root, self.trackers, self.cpu)
         job = submit(task, {} if self.cluster else self.environment(slot))
         if self.cluster:
@@ -131,14 +134,12 @@ class Executor:
 
 def executor_for(configs: Sequence[Config], options: BatchOptions) -> Executor:
     """Make the executor that a command's options ask for."""
-    trackers, cpu, jobs = trackers_of(options.track), options.cpu, options.jobs
+    make = partial(Executor, options.runs, cpu=options.cpu, trackers=trackers_of(options.track))
     if options.slurm:
         cluster = parse_assignments(options.slurm, "--slurm", "timeout_min=600")
-        number = jobs or CLUSTER_JOBS
-        return Executor(options.runs, number, cluster=cluster, cpu=cpu, trackers=trackers)
-    devices = [] if cpu else visible_devices()
-    number = jobs or parallel_runs(configs, devices)
-    return Executor(options.runs, number, cpu=cpu, devices=devices, trackers=trackers)
+        return make(options.jobs or CLUSTER_JOBS, cluster=cluster)
+    devices = [] if options.cpu else visible_devices()
+    return make(options.jobs or parallel_runs(configs, devices), devices=devices)
 
 
 def visible_devices() -> list[str]:
@@ -158,18 +159,14 @@ def parallel_runs(configs: Sequence[Config], devices: Sequence[str]) -> int:
     return max(1, (cores or 1) // threads)
 
 
-def start_attempt(path: Path) -> None:
-    """Make a run's folder, forget an earlier failure, and mark the attempt in the log."""
-    path.mkdir(parents=True, exist_ok=True)
-    (path / FAILURE).unlink(missing_ok=True)
-    with (path / LOG).open("a", encoding="utf-8") as log:
-        log.write(f"{ATTEMPT}{datetime.now():%Y-%m-%d %H:%M:%S}\n")
-
-
 def train_run(config: Config, root: Path, trackers: Sequence[str], cpu: bool) -> Outcome:
     """Train a run in a process of its own, whose output goes to a log."""
     path = folder_of(config, root).path
-    send_output_to(path / LOG)
+    # Whatever this process prints from now on, native code included.
+    log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.getLogger("submitit").setLevel(logging.WARNING)
     try:
         run(config, root, display=Display(Console(width=200)), trackers=trackers, cpu=cpu)
         return Outcome(config, path)
@@ -180,14 +177,6 @@ def train_run(config: Config, root: Path, trackers: Sequence[str], cpu: bool) ->
     except Exception:
         traceback.print_exc()
     return failed(config, path, last_lines(path))
-
-
-def send_output_to(path: Path) -> None:
-    """Append to a file whatever this process prints from now on, native code included."""
-    number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(number, 1)
-    os.dup2(number, 2)
-    logging.getLogger("submitit").setLevel(logging.WARNING)
 
 
 def failed(config: Config, path: Path, lines: Sequence[str]) -> Outcome:
