@@ -54,6 +54,7 @@ METRICS = {
         Metric("train_loss", "training loss", "cross-entropy", log=True),
         Metric("test_loss", "test loss", "cross-entropy", log=True),
         Metric("validation_loss", "validation loss", "cross-entropy", log=True),
+        Metric("test_squared_error", "test squared error", digits=3, log=True),
         Metric("bits_per_byte", "bits per byte", "bit", digits=3),
     )
 }

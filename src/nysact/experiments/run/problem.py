@@ -32,7 +32,7 @@ from nysact.experiments.data.mixing import MixingLoader
 from nysact.experiments.data.samples import AugmentedImages
 from nysact.experiments.data.text import WindowBatches, WindowLoader, load_text
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.losses import LossFunction, cross_entropy
+from nysact.experiments.losses import LossFunction, cross_entropy, squared_error
 from nysact.experiments.models import find_model
 
 # Samples of a test batch: small images, pictures, windows of text.
@@ -78,6 +78,8 @@ def image_problem(config: Config, device: torch.device, share: Share) -> Problem
     data: Any = config.data
     check_used(data)
     images = load_images(data)
+    if data.targets == "images":
+        return reconstruction(config, images, device, share)
     classes = classes_for(config, images.train.labels)
     train: DeviceLoader | StandardLoader
     if data.loader == "standard":
@@ -101,6 +103,33 @@ def image_problem(config: Config, device: torch.device, share: Share) -> Problem
 
     held_out = None if images.validation is None else batches(images.validation)
     return classification(config, mixed(train, config, classes), batches(images.test), held_out)
+
+
+def reconstruction(config: Config, images: Data, device: torch.device, share: Share) -> Problem:
+    """Have small images predicted from themselves, pixel by pixel."""
+    # Fashion-MNIST is loaded with a frame of two pixels, which nothing has to learn.
+    inner = slice(2, -2) if images.train.images.shape[-1] == 32 else slice(None)
+    pairs = [
+        part and replace(part, images=(pixels := part.images[..., inner, inner]), labels=pixels)
+        for part in (images.train, images.test, images.validation)
+    ]
+    return regression(config, pairs, device, share)
+
+
+def regression(
+    config: Config, parts: Sequence[ImageSet | None], device: torch.device, share: Share
+) -> Problem:
+    """Judge real numbers of training, test and validation sets in memory by the squared error."""
+    train, *others = (None if part is None else part.to(device) for part in parts)
+    assert train is not None
+    loader = DeviceLoader(train, config.batch_size, config.seed, Augmentation(), share)
+    test, held_out = (
+        None if part is None else DeviceBatches(part.images, part.labels, EVALUATION_BATCH, share)
+        for part in others
+    )
+    assert test is not None
+    metric = ("test_squared_error", 1.0)
+    return Problem(loader, test, squared_error, held_out, loss_metric=metric)
 
 
 def check_used(data: ImageData) -> None:
