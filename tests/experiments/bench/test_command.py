@@ -130,7 +130,7 @@ def test_a_loss_that_is_lost_is_said(tmp_path):
 BAD = {
     "optimizer": (("--optimizers", "fof"), "no optimizer 'fof': the nearest is 'foof'"),
     "setting": (("--set", "foof.rang=1"), "--set foof.rang: FOOF has no setting 'rang'"),
-    "form": (("--set", "rank=1"), "--set rank=1: expected OPTIMIZER.SETTING=VALUE"),
+    "form": (("--set", "rank=1"), "--set rank: expected OPTIMIZER.SETTING=VALUE"),
     "option": (("--option", "height=1"), "has no option 'height'"),
     "precision": (("--precision", "fp8"), "precision fp8: expected one of fp32, bf16"),
     "clock": (("--clock", "sun"), "--clock sun: expected one of"),

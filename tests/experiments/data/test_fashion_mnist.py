@@ -55,7 +55,6 @@ def test_loads_plain_and_compressed_files_also_in_torchvisions_layout(tmp_path, 
         assert torch.allclose((inside - low) / (high - low) * 255, images.float(), atol=1e-3)
         border = torch.cat([part.images[:, :, :2].flatten(), part.images[:, :, :, 30:].flatten()])
         assert (border == low).all(), "the border is not black"
-    assert data.flip
 
 
 def test_given_folder_comes_before_the_debian_package(tmp_path):

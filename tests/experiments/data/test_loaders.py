@@ -107,6 +107,13 @@ def test_repeats_show_fewer_samples_in_differing_augmentations(make):
     assert len(torch.cat(inputs).unique(dim=0)) > (19 if make is standard else 14)
 
 
+def test_augmentation_does_not_change_the_order():
+    plain = DeviceLoader(numbered(20), 4, 0, Augmentation(), WHOLE)
+    assert [labels for _, labels in content(plain.epoch(0))] == [
+        labels for _, labels in content(on_device().epoch(0))
+    ]
+
+
 def test_incomplete_batch_is_left_out():
     assert len(on_device(n=11)) == 2
     assert len(content(on_device(n=11).epoch(0))) == 2

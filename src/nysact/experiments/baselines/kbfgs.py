@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nysact.experiments.baselines.needs import Needs
-from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of, trainable
+from nysact.experiments.baselines.optimizer import Needs, OwnOptimizer, buffer_of, trainable
 from nysact.experiments.baselines.quasi_newton import Pairs, bfgs_update, double_damping, is_safe
 from nysact.experiments.baselines.rows import (
     MatrixLayer,

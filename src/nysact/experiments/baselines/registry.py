@@ -10,21 +10,16 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
-from nysact.experiments.baselines.ggt import GGT
 from nysact.experiments.baselines.kbfgs import KBFGS
-from nysact.experiments.baselines.mfac import MFAC
 from nysact.experiments.baselines.muon import MuonWithAdamW
-from nysact.experiments.baselines.needs import Needs
 from nysact.experiments.baselines.newton_muon import NewtonMuon
-from nysact.experiments.baselines.optimizer import trainable
+from nysact.experiments.baselines.optimizer import Needs, trainable
 from nysact.experiments.baselines.released import ReleasedNysAct
 from nysact.experiments.baselines.released_rivals import ReleasedEva, ReleasedFOOF, ReleasedKFAC
 from nysact.experiments.baselines.sketchysgd import SketchySGD
+from nysact.experiments.baselines.window import GGT, MFAC
 from nysact.experiments.errors import ExperimentError, unknown
-from nysact.experiments.formatting import describe_settings as in_words
-from nysact.experiments.formatting import number
 
-__all__ = ["BASELINES", "Baseline", "build", "find", "in_words", "number", "of_params"]
 Settings = Mapping[str, Any]
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -257,14 +252,5 @@ def find(name: str) -> Baseline:
 
 
 def build(name: str, model: nn.Module, **overrides: Any) -> Optimizer:
-    """Make an optimizer by its name.
-
-    Args:
-        name: A key of :data:`BASELINES`.
-        model: The model.
-        **overrides: Settings that replace the defaults.
-
-    Returns:
-        The optimizer, for :func:`~.needs.training_step`.
-    """
+    """Make an optimizer by its name, with settings that replace the defaults."""
     return find(name).build(model, **overrides)

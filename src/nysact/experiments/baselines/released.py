@@ -15,7 +15,7 @@ preconditioned gradient descent using Nystrom approximation", IEEE BigData 2024)
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,10 +44,15 @@ class ReleasedOptimizer(OwnOptimizer):
     forwards with gradients every ``cov_interval`` steps, and ``inv_interval`` is a multiple of it.
     """
 
+    DEFAULTS: Mapping[str, Any] = {
+        **{"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "damping": 1.0, "stat_decay": 0.95},
+        **{"cov_interval": 5, "inv_interval": 50},
+    }
     STATISTICS: Collection[str] = {"average"}  # what an inversion reads in a layer's state
     DECAY_STARTS = 0  # statistics before the weight decay acts
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
+        settings = {**self.DEFAULTS, **settings}
         inv_interval, cov_interval = settings["inv_interval"], settings["cov_interval"]
         if inv_interval % cov_interval:
             raise ValueError(
@@ -118,27 +123,14 @@ class ReleasedNysAct(ReleasedOptimizer):
     is that of the test matrices; the global random stream is not touched.
     """
 
+    DEFAULTS: Mapping[str, Any] = {**ReleasedOptimizer.DEFAULTS, "rank": 10}
+
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        damping: float = 1.0,
-        stat_decay: float = 0.95,
-        cov_interval: int = 5,
-        inv_interval: int = 50,
-        rank: int = 10,
-        sketch: str = "columns",
-        seed: int = 0,
+        self, model: nn.Module, *, sketch: str = "columns", seed: int = 0, **settings: Any
     ) -> None:
         if sketch not in SKETCHES:
             raise ValueError(f"sketch={sketch!r}: expected one of {', '.join(SKETCHES)}")
-        defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        defaults |= {"damping": damping, "stat_decay": stat_decay, "rank": rank}
-        intervals = {"cov_interval": cov_interval, "inv_interval": inv_interval}
-        super().__init__(model, **defaults, **intervals, sketch=sketch, seed=seed)
+        super().__init__(model, **settings, sketch=sketch, seed=seed)
 
     def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
         """Sketch a batch's covariance by a test matrix of its own, and average."""

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.experiments.baselines.needs import Needs
-from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of
+from nysact.experiments.baselines.optimizer import Needs, OwnOptimizer, buffer_of
 
 
 class SketchySGD(OwnOptimizer):

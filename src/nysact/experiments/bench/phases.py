@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -123,7 +123,9 @@ def read_phases(record: profile, device: torch.device) -> list[Phases]:
     return steps
 
 
-def measure_phases(workload: Workload, candidate: Candidate) -> dict[Kind, Phases]:
+def measure_phases(
+    workload: Workload, candidate: Candidate, number: int = STEPS
+) -> dict[Kind, Phases]:
     """Measure the median of each phase by kind of step, for the kinds that the optimizer has."""
     # A few steps suffice, since the costly ones are made to come soon.
     short = candidate.with_intervals(STATISTICS, REFRESH)
@@ -132,24 +134,20 @@ def measure_phases(workload: Workload, candidate: Candidate) -> dict[Kind, Phase
     training.step()  # pays for memory and for the choice of kernels
     started = time.perf_counter()
     with profiler(workload.device) as record:
-        for step in range(1, STEPS):
+        for step in range(1, number):
             training.step()
             synchronize(workload.device)
             if step == REFRESH and time.perf_counter() - started > PATIENCE:
                 break
     steps = read_phases(record, workload.device)
     kinds = [short.schedule.kind(step) for step in range(1, len(steps) + 1)]
-    return {
-        kind: median_phases([of for of, its in zip(steps, kinds, strict=True) if its == kind])
-        for kind in KINDS
-        if kind in kinds
-    }
-
-
-def median_phases(steps: Sequence[Phases]) -> Phases:
-    """Take the median of each phase over several steps; one that a step lacks took no time."""
-    medians = pd.DataFrame(steps).fillna(0.0).median()
-    return {phase: float(medians[phase]) for phase in PHASES if phase in medians}
+    # A phase that some steps of a kind lack took no time there, one that all lack is left out.
+    medians = (
+        pd.DataFrame(steps, columns=PHASES)
+        .groupby(kinds)
+        .agg(lambda seconds: seconds.fillna(0.0).median() if seconds.notna().any() else None)
+    )
+    return {kind: medians.loc[kind].dropna().to_dict() for kind in KINDS if kind in kinds}
 
 
 def over_a_cycle(kinds: Mapping[Kind, Phases], candidate: Candidate) -> Phases:

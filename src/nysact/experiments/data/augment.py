@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from nysact.experiments.data.transforms import EraseWith, eraser
 from nysact.experiments.randomness import seeded
-
-EraseWith = Literal["zero", "noise"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,6 @@ class Augmentation:
         return images
 
 
-def eraser(probability: float, erase_with: EraseWith) -> Any:
-    """Make torchvision's random erasing, which writes the mean pixel (0) or normal noise."""
-    from torchvision.transforms import v2
-
-    return v2.RandomErasing(probability, value="random" if erase_with == "noise" else 0)
-
-
 def flipped(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror, left to right, the images that a mask (n) of booleans marks."""
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -69,13 +60,13 @@ def flipped(images: Tensor, mirrored: Tensor) -> Tensor:
 
 def cropped(images: Tensor, corner: Tensor, frame: int, black: tuple[float, ...]) -> Tensor:
     """Frame images in black and cut out parts of the same size, whose corners (n, 2) are given."""
-    samples, channels, height, width = images.shape
-    device = images.device
+    n, channels, height, width = images.shape
     pixel = torch.tensor(black).to(images).view(1, -1, 1, 1)
-    framed = pixel.expand(samples, channels, height + 2 * frame, width + 2 * frame).clone()
+    framed = pixel.expand(n, channels, height + 2 * frame, width + 2 * frame).clone()
     framed[:, :, frame : frame + height, frame : frame + width] = images
-    rows = corner[:, :1] + torch.arange(height, device=device)  # (n, h)
-    columns = corner[:, 1:] + torch.arange(width, device=device)  # (n, w)
-    sample = torch.arange(samples, device=device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
-    return framed[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    sample, channel, row, column = (
+        torch.arange(size, device=images.device) for size in images.shape
+    )
+    rows, columns = corner[:, :1] + row, corner[:, 1:] + column  # (n, h) and (n, w)
+    places = sample[:, None, None, None], channel[:, None, None]
+    return framed[*places, rows[:, None, :, None], columns[:, None, None, :]]

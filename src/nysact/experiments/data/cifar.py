@@ -27,7 +27,7 @@ def load_cifar(name: str, folder: Path | None = None) -> Data:
         for train in (True, False)
     )
     black, white = (tuple(((pixel - mean) / std).flatten().tolist()) for pixel in (0.0, 1.0))
-    return Data(train, test, flip=True, black=black, white=white)
+    return Data(train, test, black, white)
 
 
 def dataset_class(name: str) -> Any:

@@ -16,9 +16,8 @@ def load_digits() -> Data:
         torch.from_numpy(digits.images).float().unsqueeze(1),
         torch.from_numpy(digits.target).long(),
     )
-    train, test = train_test_split(
+    parts = train_test_split(
         range(len(whole)), test_size=797, stratify=digits.target, random_state=0
     )
-    return standardised(
-        whole.subset(torch.tensor(train)), whole.subset(torch.tensor(test)), flip=False, white=16.0
-    )
+    train, test = (whole.subset(torch.tensor(part)) for part in parts)
+    return standardised(train, test, white=16.0)

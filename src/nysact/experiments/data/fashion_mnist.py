@@ -33,7 +33,7 @@ def load_fashion_mnist(folder: Path | None = None) -> Data:
         files = files_in(DEBIAN_FOLDER) or files_in(cache_folder()) or downloaded(cache_folder())
     else:
         files = files_in(folder) or missing(folder)
-    return standardised(image_set(files[:2]), image_set(files[2:]), flip=True)
+    return standardised(image_set(files[:2]), image_set(files[2:]))
 
 
 def files_in(folder: Path) -> list[Path] | None:

@@ -107,19 +107,7 @@ def find_model(name: str) -> Model:
 
 
 def build_model(name: str, **options: Any) -> nn.Module:
-    """Make an untrained model by its name, with weights from the global random stream.
-
-    Args:
-        name: A key of :data:`MODELS`.
-        **options: Options that replace its defaults.
-
-    Returns:
-        The model.
-
-    Raises:
-        ExperimentError: If there is no such model or option, a value is out of range, or a package
-            is missing; the message names the nearest, what was expected, or what to install.
-    """
+    """Make an untrained model by its name, with weights from the global random stream."""
     model = find_model(name)
     chosen = model.options(options)
     try:

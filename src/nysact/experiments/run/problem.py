@@ -27,8 +27,8 @@ from nysact.experiments.data.loaders import (
     StandardLoader,
 )
 from nysact.experiments.data.mixing import MixingLoader
-from nysact.experiments.data.samples import AugmentedImages
-from nysact.experiments.data.text import WindowBatches, WindowLoader, load_text
+from nysact.experiments.data.text import WindowLoader, load_text, window_batches
+from nysact.experiments.data.transforms import AugmentedImages
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.losses import LossFunction, cross_entropy
 from nysact.experiments.run.fit import classes_for
@@ -166,8 +166,8 @@ def text_problem(config: Config, data: TextData, device: torch.device, share: Sh
     """Cut windows out of text that is kept on the device whole."""
     train, test, *held_out = (part.to(device) for part in load_text(data))
 
-    def batches(text: Tensor, number: int) -> WindowBatches:
-        return WindowBatches(text, data.context, number, WINDOW_BATCH, share)
+    def batches(text: Tensor, number: int) -> DeviceBatches:
+        return window_batches(text, data.context, number, WINDOW_BATCH, share)
 
     return classification(
         config,
@@ -187,5 +187,4 @@ def load_images(data: ImageData) -> Data:
         whole = load_fashion_mnist(folder)
     else:
         whole = load_cifar(data.name, folder)
-    kept = whole.with_validation_size(data.validation_size, data.train_size)
-    return kept.with_test_size(data.test_size)
+    return whole.of_sizes(data.train_size, data.test_size, data.validation_size)
