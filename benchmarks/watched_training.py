@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 
 from covariance import Average, ExactCovariances
 from nysact import NysAct, Preconditioner
-from nysact.experiments.data.augment import Augmentation
+from nysact.experiments.data.augmentation import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share
 from nysact.experiments.models import CifarResNet

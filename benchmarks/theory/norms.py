@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from nysact import NysAct
-from nysact.experiments.data.augment import Augmentation
+from nysact.experiments.data.augmentation import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share
 from nysact.experiments.randomness import seeded

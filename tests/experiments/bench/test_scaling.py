@@ -20,7 +20,7 @@ from nysact.experiments.report.style import save, styles
 
 from .subjects import CPU
 
-SMALL = {"dims": "64,128", "ranks": "2,4", "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
+SMALL = {"dims": [64, 128], "ranks": [2, 4], "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
 OPTIONS = ScalingOptions(**SMALL)
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nysact.experiments.data.augment import flipped
-from nysact.experiments.data.digits import load_digits
+from nysact.experiments.data.augmentation import flipped
 from nysact.experiments.data.images import Data, ImageSet, standardised
+from nysact.experiments.data.small_images import load_digits
 from nysact.experiments.errors import ExperimentError
 
 

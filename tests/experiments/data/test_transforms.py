@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from nysact.experiments.config.data import ImageData
+from nysact.experiments.data.augmentation import AugmentedImages, OnPixels
 from nysact.experiments.data.images import Data, ImageSet
 from nysact.experiments.data.loaders import Share, StandardLoader
-from nysact.experiments.data.transforms import AugmentedImages, OnPixels
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.3, 0.4, 0.5]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.1]).view(3, 1, 1)

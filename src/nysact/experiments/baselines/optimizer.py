@@ -107,3 +107,10 @@ def buffer_of(state: dict[str, Any], like: Tensor, name: str = "momentum_buffer"
         state[name] = torch.zeros_like(like)
     buffer: Tensor = state[name]
     return buffer
+
+
+def check_positive(**settings: float) -> None:
+    """Refuse settings that are not positive."""
+    for name, value in settings.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value}: expected a positive number")

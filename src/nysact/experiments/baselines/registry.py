@@ -11,11 +11,14 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
 from nysact.experiments.baselines.kbfgs import KBFGS
-from nysact.experiments.baselines.muon import MuonWithAdamW
-from nysact.experiments.baselines.newton_muon import NewtonMuon
-from nysact.experiments.baselines.optimizer import Needs, trainable
-from nysact.experiments.baselines.released import ReleasedNysAct
-from nysact.experiments.baselines.released_rivals import ReleasedEva, ReleasedFOOF, ReleasedKFAC
+from nysact.experiments.baselines.muon import MuonWithAdamW, NewtonMuon
+from nysact.experiments.baselines.optimizer import trainable
+from nysact.experiments.baselines.released import (
+    ReleasedEva,
+    ReleasedFOOF,
+    ReleasedKFAC,
+    ReleasedNysAct,
+)
 from nysact.experiments.baselines.sketchysgd import SketchySGD
 from nysact.experiments.baselines.window import GGT, MFAC
 from nysact.experiments.errors import ExperimentError, unknown
@@ -32,7 +35,6 @@ class Baseline:
     make: Callable[..., Optimizer]  # from a model and its settings
     defaults: Settings  # every setting that the experiments use
     source: str  # of the method and of the settings
-    needs: Needs = Needs.GRADIENT
 
     def settings(self, overrides: Settings) -> dict[str, Any]:
         """Complete settings by the defaults."""
@@ -48,7 +50,7 @@ class Baseline:
         return {**self.defaults, **overrides}
 
     def build(self, model: nn.Module, **overrides: Any) -> Optimizer:
-        """Make the optimizer for a model, for :func:`~.needs.training_step`."""
+        """Make the optimizer for a model, for :func:`~.optimizer.training_step`."""
         return self.make(model, **self.settings(overrides))
 
     def build_for_run(
@@ -155,7 +157,6 @@ BASELINES: Mapping[str, Baseline] = {
         drawing(imported("nysact.experiments.baselines.libraries", "AdaHessian")),
         {**ADAM, "lr": 0.15, "hessian_power": 1.0, "eps": 1e-4},
         "Yao et al., AAAI 2021, with its settings; pytorch_optimizer",
-        Needs.GRAPH,
     ),
     "shampoo": Baseline(
         "Shampoo",
@@ -175,7 +176,6 @@ BASELINES: Mapping[str, Baseline] = {
         drawing(SketchySGD),
         defaults_of(SketchySGD),
         "Frangella et al., SIMODS 2024, with its settings for networks; rate tuned here",
-        Needs.GRAPH,
     ),
     "ggt": Baseline(
         "GGT",
@@ -197,7 +197,6 @@ BASELINES: Mapping[str, Baseline] = {
         defaults_of(KBFGS),
         "Goldfarb, Ren and Bahamou, NeurIPS 2020, with its decays and memory; input covariance "
         "from the first batch, where its code takes all data; rate and damping tuned here",
-        Needs.CLOSURE,
     ),
     "foof": Baseline("FOOF", FOOF, ACTIVATIONS, f"Benzing, ICML 2022; {TABLE}"),
     "kfac": Baseline("K-FAC", KFAC, KRONECKER, f"Martens and Grosse, ICML 2015; {TABLE}"),

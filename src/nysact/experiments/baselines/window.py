@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of
+from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of, check_positive
 
 
 class WindowOptimizer(OwnOptimizer):
@@ -22,13 +22,12 @@ class WindowOptimizer(OwnOptimizer):
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        if defaults["window"] < 1:
-            raise ValueError(f"window={defaults['window']}: expected at least 1 gradient")
+        check_positive(window=defaults["window"])
         super().__init__(params, defaults)
 
     @abstractmethod
     def coefficients(self, gram: Tensor, row: int) -> Tensor:
-        """Give a coefficient (r) for each gradient, from inner products (r, r); ``row`` is newest."""
+        """Give a coefficient (r) of each gradient from inner products (r, r); ``row`` is newest."""
 
     def update(self) -> None:
         """Replace the oldest gradient, and step along the combination."""
@@ -81,8 +80,7 @@ class GGT(WindowOptimizer):
         beta2: float = 1.0,
         eps: float = 1e-4,
     ) -> None:
-        if eps <= 0:
-            raise ValueError(f"eps={eps}: expected a positive number")
+        check_positive(eps=eps)
         defaults = {"lr": lr, "momentum": momentum, "dampening": 0.0, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "window": window, "beta2": beta2, "eps": eps})
 
@@ -118,8 +116,7 @@ class MFAC(WindowOptimizer):
         window: int = 512,
         damping: float = 1e-3,
     ) -> None:
-        if damping <= 0:
-            raise ValueError(f"damping={damping}: expected a positive number")
+        check_positive(damping=damping)
         average = {"momentum": momentum, "dampening": momentum, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **average, "window": window, "damping": damping})
 

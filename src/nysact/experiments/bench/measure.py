@@ -20,9 +20,15 @@ from nysact.experiments.bench.candidate import (
     cycle,
     parse_settings,
 )
-from nysact.experiments.bench.memory import Memory, measure_memory, release
 from nysact.experiments.bench.options import TRIAL, BenchOptions
-from nysact.experiments.bench.phases import Phases, measure_phases, over_a_cycle
+from nysact.experiments.bench.profiled import (
+    Memory,
+    Phases,
+    measure_memory,
+    measure_phases,
+    over_a_cycle,
+    release,
+)
 from nysact.experiments.bench.workload import Training, Workload, default_scale
 from nysact.experiments.clock import WINDOW, Clock
 from nysact.experiments.devices import synchronize

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from nysact.experiments.bench.candidate import KINDS
 from nysact.experiments.bench.measure import ModelResult, Quartiles, Result
-from nysact.experiments.bench.memory import MIB
-from nysact.experiments.bench.phases import PHASES
+from nysact.experiments.bench.profiled import MIB, PHASES
 from nysact.experiments.formatting import duration, markdown
 from nysact.experiments.recipes import recipe
 

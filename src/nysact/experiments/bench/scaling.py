@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from nysact.experiments.baselines import find
 from nysact.experiments.bench.candidate import Kind, candidate
-from nysact.experiments.bench.memory import MIB, memory_of_parts, release
 from nysact.experiments.bench.options import ScalingOptions
-from nysact.experiments.bench.phases import Phases, measure_phases
+from nysact.experiments.bench.profiled import MIB, Phases, measure_phases, memory_of_parts, release
 from nysact.experiments.bench.workload import Workload
 from nysact.experiments.formatting import markdown
 from nysact.experiments.report.style import panel_grid, styles

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from nysact.experiments.config.data import FolderData
+from nysact.experiments.data.augmentation import augmented, policy
 from nysact.experiments.data.images import held_out_of
-from nysact.experiments.data.transforms import augmented, policy
 from nysact.experiments.errors import ExperimentError
 
 # Mean and standard deviation of each channel, as everywhere.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nysact.experiments.config.data import TextData
-from nysact.experiments.data.loaders import Batch, DeviceBatches, Share, ShuffledLoader
+from nysact.experiments.data.loaders import Batch, Batches, Share, ShuffledLoader, device_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import stream
 
@@ -129,11 +129,11 @@ class WindowLoader(ShuffledLoader):
 
 def window_batches(
     text: Tensor, context: int, number: int, batch_size: int, share: Share
-) -> DeviceBatches:
+) -> Batches:
     """Batch at most ``number`` windows of the held-out text, evenly spread over it."""
     whole = text.unfold(0, context + 1, context)
     chosen = torch.linspace(0, len(whole) - 1, min(number, len(whole))).round().long()
-    return DeviceBatches(*pairs(whole[chosen.to(whole.device)]), batch_size, share)
+    return device_batches(*pairs(whole[chosen.to(whole.device)]), batch_size, share)
 
 
 def pairs(windows: Tensor) -> Batch:

@@ -86,7 +86,7 @@ def show(runs: "Sequence[StoredRun]", picture: Path, console: Console) -> None:
     from nysact.experiments import summary
     from nysact.experiments.metrics import METRICS
     from nysact.experiments.recipes import load
-    from nysact.experiments.report.figures.curves import curve_figure
+    from nysact.experiments.report.figures import curve_figure
     from nysact.experiments.report.results import collect
     from nysact.experiments.report.style import save
 

@@ -9,8 +9,7 @@ from torch import nn
 
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.models.libraries import cifar_densenet121, deit_small, gpt, resnet50, vit
-from nysact.experiments.models.resnet import CifarResNet
-from nysact.experiments.models.small import digits_network, lenet5, mlp
+from nysact.experiments.models.networks import CifarResNet, digits_network, lenet5, mlp
 
 Options = Mapping[str, Any]
 

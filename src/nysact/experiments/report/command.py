@@ -31,22 +31,23 @@ def report(
     from nysact.experiments.errors import ExperimentError
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.run.store import load_runs
+    from nysact.experiments.run.store import StoredRun, load_runs
     from nysact.experiments.target import parse_target
 
     with errors_shown():
         goal = None if target is None else parse_target(target)
         chosen = [load(name) for name in recipe or names()]
-        recipes = chosen if recipe else [one for one in chosen if one.needs_runs]
-        wants_runs = any(one.needs_runs for one in recipes)
-        folders = (runs or [RUNS]) if wants_runs else []
-        sources = {one.source for one in recipes}
-        stored = [run for folder in folders for run in load_runs(folder)]
-        found = [run for run in stored if not recipe or run.config["recipe"] in sources]
-        if wants_runs and not found:
-            raise ExperimentError(
-                f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
-                f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact train, "
-                "or name other folders"
-            )
+        # Recipes that show settings alone are shown where they are asked for.
+        recipes = [one for one in chosen if recipe or one.needs_runs]
+        found: list[StoredRun] = []
+        if any(one.needs_runs for one in recipes):
+            sources = {one.source for one in recipes}
+            stored = [run for folder in runs or [RUNS] for run in load_runs(folder)]
+            found = [run for run in stored if not recipe or run.config["recipe"] in sources]
+            if not found:
+                raise ExperimentError(
+                    f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
+                    f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact "
+                    "train, or name other folders"
+                )
         write_report(sections_of(found, recipes, goal), output, Console())

@@ -16,9 +16,14 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS, Report
-from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import curve_figure, varied_figure
-from nysact.experiments.report.figures.search import grid_figure, search_figure
+from nysact.experiments.report.figures import (
+    NORMS,
+    curve_figure,
+    heatmap_figure,
+    norm_figure,
+    search_figure,
+    varied_figure,
+)
 from nysact.experiments.report.provenance import (
     details,
     failures,
@@ -178,8 +183,8 @@ def varied_parts(section: Section) -> Parts:
 def search_parts(section: Section) -> Parts:
     """Show the trials of a search."""
     results, metric = section.results, section.metric
-    figures = [("trials", search_figure(results, metric)), ("grid", grid_figure(results, metric))]
-    return [*figures, ("trials", trial_table(results, metric, TRIALS))]
+    figure, table = search_figure(results, metric), trial_table(results, metric, TRIALS)
+    return [("trials", figure), ("trials", table)]
 
 
 KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {

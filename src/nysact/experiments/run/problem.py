@@ -11,24 +11,21 @@ from torch import Tensor
 
 from nysact.experiments.config import Config
 from nysact.experiments.config.data import Augmented, FolderData, ImageData, TextData
-from nysact.experiments.data.augment import Augmentation
-from nysact.experiments.data.cifar import load_cifar
-from nysact.experiments.data.digits import load_digits
-from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.augmentation import Augmentation, AugmentedImages
 from nysact.experiments.data.imagenet import picture_sets, without_validation
 from nysact.experiments.data.images import Data, ImageSet
 from nysact.experiments.data.loaders import (
     Batches,
-    DeviceBatches,
     DeviceLoader,
     Loader,
     Share,
     StandardBatches,
     StandardLoader,
+    device_batches,
 )
 from nysact.experiments.data.mixing import MixingLoader
+from nysact.experiments.data.small_images import load_cifar, load_digits, load_fashion_mnist
 from nysact.experiments.data.text import WindowLoader, load_text, window_batches
-from nysact.experiments.data.transforms import AugmentedImages
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.losses import LossFunction, cross_entropy
 from nysact.experiments.run.fit import classes_for
@@ -85,9 +82,9 @@ def image_problem(config: Config, data: ImageData, device: torch.device, share: 
     classes = classes_for(config, images.train.labels)
     loader = image_loader(config, data, images, device, share)
 
-    def batches(part: ImageSet) -> DeviceBatches:
+    def batches(part: ImageSet) -> Batches:
         there = part.to(device)
-        return DeviceBatches(there.images, there.labels, EVALUATION_BATCH, share)
+        return device_batches(there.images, there.labels, EVALUATION_BATCH, share)
 
     return classification(
         config,
@@ -166,7 +163,7 @@ def text_problem(config: Config, data: TextData, device: torch.device, share: Sh
     """Cut windows out of text that is kept on the device whole."""
     train, test, *held_out = (part.to(device) for part in load_text(data))
 
-    def batches(text: Tensor, number: int) -> DeviceBatches:
+    def batches(text: Tensor, number: int) -> Batches:
         return window_batches(text, data.context, number, WINDOW_BATCH, share)
 
     return classification(
