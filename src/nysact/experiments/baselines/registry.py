@@ -82,6 +82,8 @@ def without_decay_of_vectors(model: nn.Module) -> list[dict[str, Any]]:
 
 def alike(value: Any, default: Any) -> bool:
     """Whether a value is of the type of a default; a whole number is a number too."""
+    if default == "auto":
+        return value == "auto" or type(value) is int
     if isinstance(default, tuple):
         lists = isinstance(value, tuple | list) and len(value) == len(default)
         return lists and all(map(alike, value, default))
@@ -119,6 +121,7 @@ NYSACT = "Seung, Lee and Ko, IEEE BigData 2024"
 RELEASED = f"{NYSACT}, as its code computes it"
 TABLE = "settings of the NysAct paper's table 7"
 INTERVALS: Settings = {"cov_interval": 5, "inv_interval": 50}
+SAMPLES: Settings = {"subsample": "auto"}  # 1 for all of a batch
 AT_ONCE: Settings = {"stat_decay": 0.05, "cov_interval": 5, "inv_interval": 5}
 # The NysAct paper's settings for CIFAR (its table 7), for SGD and for what steps like it.
 MOMENTUM: Settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
@@ -198,12 +201,14 @@ BASELINES: Mapping[str, Baseline] = {
         "Goldfarb, Ren and Bahamou, NeurIPS 2020, with its decays and memory; input covariance "
         "from the first batch, where its code takes all data; rate and damping tuned here",
     ),
-    "foof": Baseline("FOOF", FOOF, ACTIVATIONS, f"Benzing, ICML 2022; {TABLE}"),
-    "kfac": Baseline("K-FAC", KFAC, KRONECKER, f"Martens and Grosse, ICML 2015; {TABLE}"),
+    "foof": Baseline("FOOF", FOOF, {**ACTIVATIONS, **SAMPLES}, f"Benzing, ICML 2022; {TABLE}"),
+    "kfac": Baseline(
+        "K-FAC", KFAC, {**KRONECKER, **SAMPLES}, f"Martens and Grosse, ICML 2015; {TABLE}"
+    ),
     "eva": Baseline(
         "Eva",
         Eva,
-        EVA,
+        {**EVA, **SAMPLES},
         f"Zhang et al., ICLR 2023; {TABLE}, but for decay and interval of its vectors: as in its "
         "code, they are 0.95 new and act at once",
     ),
@@ -216,15 +221,15 @@ BASELINES: Mapping[str, Baseline] = {
     "released-columns": Baseline("released NysAct-S", ReleasedNysAct, COLUMNS, RELEASED),
     "released-gaussian": Baseline("released NysAct-G", ReleasedNysAct, GAUSSIAN, RELEASED),
     "nysact-columns": Baseline(
-        "NysAct, columns", NysAct, {**COLUMNS, "tail": False}, f"{NYSACT}: NysAct-S"
+        "NysAct, columns", NysAct, {**COLUMNS, **SAMPLES, "tail": False}, f"{NYSACT}: NysAct-S"
     ),
     "nysact-gaussian": Baseline(
-        "NysAct, Gaussian", NysAct, {**GAUSSIAN, "tail": False}, f"{NYSACT}: NysAct-G"
+        "NysAct, Gaussian", NysAct, {**GAUSSIAN, **SAMPLES, "tail": False}, f"{NYSACT}: NysAct-G"
     ),
     "nysact": Baseline(
         "NysAct",
         NysAct,
-        {**SKETCHED, "sketch": "subspace", "tail": True},
+        {**SKETCHED, **SAMPLES, "sketch": "subspace", "tail": True},
         f"{NYSACT}, with this library's own sketch and tail",
     ),
     "newton-muon": Baseline(
