@@ -1,4 +1,4 @@
-"""The pages that name files: each exists, and no link to one reaches a package index."""
+"""The pages: the files that they name exist, and the code that they show runs as it stands."""
 
 import re
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)]*)\)")
 
 
@@ -38,3 +39,25 @@ def test_compatibility_names_tests_that_exist():
                 missing.append(name)
     assert len(rows) > 50
     assert missing == []
+
+
+def parts():
+    """The code of each page; that of each section of a page about several frameworks."""
+    for name in ("quickstart", "moving", "troubleshooting", "integrations"):
+        text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for part in text.split("\n## ") if name == "integrations" else [text]:
+            if BLOCK.search(part):
+                title = part.partition("\n")[0].strip("# ")
+                yield pytest.param(BLOCK.findall(part), id=f"{name}: {title}")
+
+
+@pytest.mark.parametrize("blocks", list(parts()))
+@pytest.mark.filterwarnings("default")  # frameworks give advice
+def test_code_runs_as_shown(blocks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for block in blocks:
+        try:
+            exec(block, namespace)
+        except ModuleNotFoundError as error:
+            pytest.skip(f"needs {error.name}")

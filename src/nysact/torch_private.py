@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, MutableMapping
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 WRAPPER_NAMES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 disable_dynamo = _disable_dynamo  # torch.optim marks its steps with it
+
+# The backward pass that is running in this thread, or -1, and whether it keeps its graph for
+# another one: hooks are told neither.
+backward_id = torch._C._current_graph_task_id
+backward_retains_graph = torch._C._autograd._get_current_graph_task_keep_graph
+
+# One kernel for many tensors, in place: what torch.optim is made of has no public name.
+foreach_mul = torch._foreach_mul_
+foreach_copy = torch._foreach_copy_
+foreach_lerp = torch._foreach_lerp_
 
 # The last Join of each wrapper that is known to be over.
 _finished_joins: MutableMapping[DistributedDataParallel, Any] = WeakKeyDictionary()
@@ -60,29 +70,17 @@ def is_fake(tensor: Tensor) -> bool:
     return detect_fake_mode(tensor) is not None
 
 
-def backward_id() -> int:
-    """Number of the backward pass that is running in this thread, or -1; hooks are not told it."""
-    return torch._C._current_graph_task_id()
-
-
-def backward_retains_graph() -> bool:
-    """Whether the running backward pass keeps its graph for another one; hooks are not told."""
-    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
-
-
 def checkpoint_recomputes() -> bool:
     """Whether activation checkpointing repeats a forward; nothing but the call stack tells."""
     # A reentrant checkpoint runs its first forward without gradients, so that only the second one
     # is seen: its frame is another one.
     if torch.compiler.is_compiling() or backward_id() == -1:
         return False
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if module == "torch.utils.checkpoint" and frame.f_code.co_name == "recompute_fn":
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        frame.f_code.co_name == "recompute_fn"
+        and frame.f_globals.get("__name__") == "torch.utils.checkpoint"
+        for frame, _ in walk_stack(sys._getframe())
+    )
 
 
 def active_ddp() -> DistributedDataParallel | None:
@@ -120,18 +118,3 @@ def first_local_row(tensor: Any) -> int:
         tensor.shape, tensor.device_mesh, tensor.placements
     )
     return int(offsets[0])
-
-
-def foreach_mul(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
-    """Multiply all tensors in place, in one kernel."""
-    torch._foreach_mul_(list(tensors), factor)
-
-
-def foreach_copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy each source into its target, in one kernel."""
-    torch._foreach_copy_(list(targets), list(sources))
-
-
-def foreach_lerp(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
-    """Interpolate all tensors in place towards ends, in one kernel."""
-    torch._foreach_lerp_(list(tensors), list(ends), weight)

@@ -27,54 +27,20 @@ SPLITS = [[6], [3, 3], [1, 2, 3], [1] * 6]
 
 
 @pytest.mark.parametrize("split", SPLITS[1:], ids=str)
-@pytest.mark.parametrize("subsample", [1, 2, 4, "auto"])
 @every_sketch
-def test_micro_batches_give_the_statistics_of_their_union(split, subsample, sketch):
+def test_micro_batches_give_the_statistics_of_their_union(split, sketch):
     inverses = []
     for sizes in (SPLITS[0], split):
         torch.manual_seed(0)
         module = nn.Conv2d(2, 3, 3, padding=1).double()
-        optimizer = plain(module, rank=4, sketch=sketch, subsample=subsample, inv_interval=2)
+        optimizer = plain(module, rank=4, sketch=sketch, inv_interval=2)
         for step in range(3):
-            for part in randn(6, 2, 16, 16, seed=step).split(sizes):
+            for part in randn(6, 2, 5, 5, seed=step).split(sizes):
                 backward(module, part)
             optimizer.step()
             optimizer.zero_grad()
         inverses.append(optimizer.inverse(""))
     assert error(inverses[1], inverses[0]) < 1e-10
-
-
-@pytest.mark.parametrize("subsample", [1, 2, 4, 5])
-def test_every_nth_sample_is_taken_over_all_calls(subsample):
-    module = nn.Linear(4, 2).double()
-    optimizer = exact(module, subsample=subsample)
-    inputs = randn(11, 4)
-    for part in inputs.split([2, 1, 5, 3]):
-        backward(module, part)
-    optimizer.step()
-    expected = damped_inverse(covariance(rows(module, inputs[::subsample])), 0.1)
-    assert error(inverse_of(optimizer, module), expected) < 1e-12
-
-
-def test_auto_takes_every_sample_where_a_sample_has_few_rows():
-    module = nn.Conv2d(2, 2, 3, padding=1).double()
-    optimizer = exact(module, subsample="auto")
-    inputs = randn(6, 2, 5, 6)
-    backward(module, inputs)
-    optimizer.step()
-    expected = damped_inverse(covariance(rows(module, inputs)), 0.1)
-    assert error(inverse_of(optimizer, module), expected) < 1e-12
-
-
-@pytest.mark.parametrize(("side", "stride"), [(6, 2), (8, 4), (16, 16), (32, 32)])
-def test_auto_takes_fewer_samples_where_a_sample_has_many_rows(side, stride):
-    module = nn.Conv2d(2, 2, 3, padding=1).double()
-    optimizer = exact(module, subsample="auto")
-    inputs = randn(65, 2, side, side)
-    backward(module, inputs)
-    optimizer.step()
-    expected = damped_inverse(covariance(rows(module, inputs[::stride])), 0.1)
-    assert error(inverse_of(optimizer, module), expected) < 1e-12
 
 
 def test_calls_with_inputs_of_different_sizes_count_by_their_rows():

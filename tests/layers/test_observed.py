@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from nysact import Preconditioner
+from nysact.engine.sampling import spread
 
 pytest.importorskip("transformers")
 
@@ -30,23 +31,19 @@ def step(subject, module, optimizer, dtype, calls, seed):
     return inputs, gradients
 
 
-def expected_covariances(subject, module, inputs, stride):
-    """Second moments of every stride-th sample's rows, counted over the calls."""
-    pooled, seen = {}, 0
+def expected_covariances(subject, module, inputs, stride, start):
+    """Second moments of the rows of one sample in stride of each call, weighted by the call."""
+    products, counts = {}, {}
     for tensors in inputs:
-        count = subject.samples(tensors)
-        chosen = [i for i in range(count) if (seen + i) % stride == 0]
-        seen += count
-        if not chosen:
-            continue
-        for name, blocks in subject.rows(module, tensors, torch.tensor(chosen)).items():
-            pooled.setdefault(name, [[] for _ in blocks])
-            for parts, block in zip(pooled[name], blocks, strict=True):
-                parts.append(block)
-    every = {name: [torch.cat(parts) for parts in groups] for name, groups in pooled.items()}
-    return {
-        name: torch.stack([r.T @ r / r.shape[0] for r in groups]) for name, groups in every.items()
-    }
+        total = subject.samples(tensors)
+        count = -(-total // stride)
+        chosen = spread(total, count, start, torch.device("cpu"))
+        for name, blocks in subject.rows(module, tensors, chosen).items():
+            product = total / count * torch.stack([r.T @ r for r in blocks])
+            products[name] = products.get(name, 0) + product
+            rows = torch.tensor([len(r) * total / count for r in blocks]).double()
+            counts[name] = counts.get(name, 0) + rows
+    return {name: product / counts[name][:, None, None] for name, product in products.items()}
 
 
 def close(actual, expected, scale, tolerance):
@@ -68,11 +65,12 @@ def check(subject, dtype, rank, calls, stride):
     # memory (decay 0) they are that step's alone.
     step(subject, module, optimizer, dtype, calls, seed=0)
     probes = {w.name: optimizer.state[w.param]["basis"].clone() for w in weights}
+    start = next(iter(optimizer.layers.values())).pending.batch.start
     inputs, gradients = step(subject, module, optimizer, dtype, calls, seed=100)
     preconditioned = {weight.name: weight.matrix(module) for weight in weights}
     inverses = {weight.name: optimizer.inverse(weight.name).double() for weight in weights}
 
-    covariances = expected_covariances(subject, module.double(), inputs, stride)
+    covariances = expected_covariances(subject, module.double(), inputs, stride, start)
     for weight in weights:
         A, state = covariances[weight.name], optimizer.state[weight.param]
         Omega = probes[weight.name].double()

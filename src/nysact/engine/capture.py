@@ -12,6 +12,7 @@ from torch.profiler import record_function
 from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup
+from nysact.engine.sampling import sample
 from nysact.engine.statistics import CallQueue, CallStatistics, without_autocast
 from nysact.layers import Call, LayerAdapter, LinearMap
 from nysact.torch_private import (
@@ -21,11 +22,6 @@ from nysact.torch_private import (
     is_data_parallel_replica,
     own_parameters,
 )
-
-# The positions of one sample are alike: beyond this many a sample, fewer samples suffice, but no
-# fewer than every 32nd.
-_ROWS_PER_SAMPLE = 16
-_LARGEST_STRIDE = 32
 
 DATA_PARALLEL = (
     "nn.DataParallel runs copies of the layers that the optimizer can't observe: use "
@@ -152,7 +148,7 @@ class ForwardHook:
         inputs = self._inputs(module, call)
         if not inputs:
             return
-        statistics = CallStatistics(pending.batch, pending.index, pending.sampled, len(inputs[0]))
+        statistics = CallStatistics(pending.batch, pending.index, pending.samples, len(inputs[0]))
         self._sample_and_measure(statistics, module, call, inputs)
         for tensor in differentiable:
             tensor.register_hook(partial(self._arrive, module, statistics))
@@ -177,13 +173,11 @@ class ForwardHook:
         if not self._layer.weight.requires_grad:
             return
         inputs = self._inputs(module, call)
-        chosen = self._sample(module, inputs) if inputs else ()
-        if not chosen:
+        if not inputs or inputs[0].shape[0] == 0:
             return
-        linear_map = self._linear_map(module, call, chosen, copy=chosen is not inputs)
-        pending.batch.add_traced(pending.index, linear_map)
-        # The graph is compiled for every offset that it meets: keep to few.
-        pending.offset = (pending.offset + inputs[0].shape[0]) % _LARGEST_STRIDE
+        chosen, scale = self._sample(module, inputs, pending.batch.start_traced())
+        linear_map = self._linear_map(module, call, chosen)
+        pending.batch.add_traced(pending.index, linear_map, scale)
         pending.traced = True
 
     def _inputs(self, module: nn.Module, call: Call) -> Sequence[Tensor]:
@@ -208,33 +202,24 @@ class ForwardHook:
     ) -> None:
         """Queue the sampled inputs of a call, or measure them at once if they are large."""
         pending, batch = self._layer.pending, self._layer.pending.batch
-        chosen = self._sample(module, inputs)
-        pending.offset += inputs[0].shape[0]
-        if not chosen:
+        if statistics.samples == 0:
             return
+        chosen, scale = self._sample(module, inputs, batch.start)
+        pending.samples += statistics.samples
         size = sum(tensor.numel() for tensor in chosen) * batch.rows.dtype.itemsize
         waits = size <= batch.queue.LIMIT
-        # Copied once: what waits may be overwritten, and operations would copy a strided batch.
-        copy = waits or chosen is not inputs
-        statistics.wait(self._linear_map(module, call, chosen, copy=copy))
-        pending.sampled += statistics.sampled
+        # What waits may be overwritten, unless it is a copy already.
+        copy = waits and chosen[0] is inputs[0]
+        statistics.wait(self._linear_map(module, call, chosen, copy=copy), scale)
         batch.queue.add(statistics, size) if waits else statistics.measure()
 
-    def _sample(self, module: nn.Module, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Every n-th sample, counted on from the calls since the last step."""
-        samples, stride = inputs[0].shape[0], self._layer.group["subsample"]
-        if samples == 0:
-            return ()
-        if stride == "auto":
-            positions = self._adapter.positions(module, inputs)
-            stride = min(max(1, positions // _ROWS_PER_SAMPLE), _LARGEST_STRIDE)
-        start = -self._layer.pending.offset % stride
-        if start >= samples:
-            return ()
-        return inputs if stride == 1 else [tensor[start::stride] for tensor in inputs]
+    def _sample(
+        self, module: nn.Module, inputs: Sequence[Tensor], start: int | Tensor
+    ) -> tuple[Sequence[Tensor], float]:
+        return sample(self._adapter, module, inputs, self._layer.group["subsample"], start)
 
     def _linear_map(
-        self, module: nn.Module, call: Call, chosen: Sequence[Tensor], *, copy: bool
+        self, module: nn.Module, call: Call, chosen: Sequence[Tensor], *, copy: bool = False
     ) -> LinearMap:
         """The linear map that the chosen inputs induce, in the dtype of the statistics."""
         batch, like = self._layer.pending.batch, self._layer.pending.batch.rows

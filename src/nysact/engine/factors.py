@@ -124,9 +124,9 @@ class Factors:
         }
 
     def _seeds(self, window: int) -> list[int]:
-        return [_seed(self._options.get("seed", 0), name, window) for name in self._names]
+        return [self.seed_of(name, window) for name in self._names]
 
-
-def _seed(seed: int, name: str, window: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{window}/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") // 2
+    def seed_of(self, name: str, time: int) -> int:
+        """A seed derived from the option, the same on all ranks and after a resume."""
+        text = f"{self._options.get('seed', 0)}/{time}/{name}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") // 2

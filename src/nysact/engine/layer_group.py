@@ -13,6 +13,7 @@ from nysact.engine.factors import NEVER, Factors
 from nysact.engine.failures import RefreshFailures
 from nysact.engine.layer import Layer
 from nysact.engine.pending import PendingStatistics
+from nysact.engine.sampling import start_of
 from nysact.engine.statistics import BatchStatistics, CallQueue, RunningStatistics
 
 # Elements of the gradients that are multiplied together. A GPU wants few and large calls; on a CPU
@@ -138,7 +139,9 @@ class LayerGroup:
         if self._window != window:
             self.batch.generation += 1
         self._window = window
-        self.batch.open(self.running, self.factors.probes(window))
+        count = int(self.options["step"]) // int(self.options["cov_interval"])
+        start = start_of(self.factors.seed_of("samples", 0), count)
+        self.batch.open(self.running, self.factors.probes(window), start)
         for layer in self.layers:
             layer.pending.begin_step()
 

@@ -30,9 +30,8 @@ class PendingStatistics:
         self.has_calls = False  # whether calls are set aside
         self.has_gradient = False  # whether a backward pass reached the weight
         self.traced = False
-        # Samples of the calls since the last step, and sampled ones among them.
-        self.offset = self.sampled = 0
-        self._set_aside: list[tuple[int, int]] = []
+        self.samples = 0  # of the calls since the last step
+        self._set_aside = 0  # samples of those that were set aside
         self._arrived: dict[int, list[CallStatistics]] = {}
         self._received: set[int] = set()
         self._unhooked: list[CallStatistics] = []
@@ -77,7 +76,7 @@ class PendingStatistics:
         self.batch.queue.flush()
         for call in calls:
             self.batch.add(self.index, call)
-            self._set_aside.append((call.samples, call.sampled))
+            self._set_aside += call.samples
             self.has_calls |= bool(call.rows)
 
     def discard(self) -> None:
@@ -89,9 +88,7 @@ class PendingStatistics:
     def _drop_set_aside(self) -> None:
         if self.has_calls:
             self.batch.clear(self.index)
-        self.offset -= sum(samples for samples, _ in self._set_aside)
-        self.sampled -= sum(sampled for _, sampled in self._set_aside)
-        self._set_aside.clear()
+        self.samples, self._set_aside = self.samples - self._set_aside, 0
         self.has_calls = self.has_gradient = False
 
     def adopt(self, *, sharded: bool) -> None:

@@ -24,18 +24,19 @@ class CallStatistics:
 
     def __init__(self, batch: "BatchStatistics", index: int, offset: int, samples: int) -> None:
         self.generation = batch.generation
-        self.samples, self.sampled = samples, 0  # of the call, and those chosen among them
+        self.samples = samples
         self.sums: Tensors = {}
-        self.rows: Sequence[int] = ()  # one entry a group
+        self.rows: Sequence[float] = ()  # one entry a group
         self.output_rows = 0
         self._curvature = batch.curvature
         self._probes = batch.probes[index]  # (groups, dim, rank)
         self._offset = offset
         self._linear_map: LinearMap | None = None
+        self._scale = 1.0  # how many samples each that was taken stands for
 
-    def wait(self, linear_map: LinearMap) -> None:
+    def wait(self, linear_map: LinearMap, scale: float) -> None:
         """Keep the map that the sampled inputs induce until :meth:`measure`."""
-        self._linear_map, self.sampled = linear_map, linear_map.samples
+        self._linear_map, self._scale = linear_map, scale
 
     @torch.no_grad()
     def measure(self) -> None:
@@ -43,7 +44,8 @@ class CallStatistics:
         if self._linear_map is not None:
             with without_autocast(self._probes.device.type):
                 self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
-            self.rows, self._linear_map = self._linear_map.rows, None
+            self.rows = _scale(self.sums, self._linear_map.rows, self._scale)
+            self._linear_map = None
 
     @torch.no_grad()
     def measure_outputs(self, rows: Tensor) -> None:
@@ -107,12 +109,15 @@ class BatchStatistics:
         self._expects_trace = True
         self.close()
 
-    def open(self, running: "RunningStatistics", probes: Tensor) -> None:
+    def open(self, running: "RunningStatistics", probes: Tensor, start: int) -> None:
         """Start a step from zero, with the window's probes, (layers, groups, dim, rank)."""
         self.is_open, self.probes = True, probes
+        self.start = start  # that says which samples are taken
         self.sums: Tensors = _zeros_like(running.tensors)
         self._output_rows, self._samples = self.rows.clone(), self.rows[:, :1].clone()
-        self._traced: Tensors = _zeros_like(self.sums) if self._expects_trace else {}
+        self._traced: Tensors = {}
+        if self._expects_trace:
+            self._open_traced()
         self._expects_trace = False
 
     def close(self) -> None:
@@ -154,15 +159,25 @@ class BatchStatistics:
 
     # --- calls inside a compiled graph, which can't hold Python objects ------------------------
 
-    def add_traced(self, index: int, linear_map: LinearMap) -> None:
-        """Add one call of a compiled graph to sums that await its backward pass."""
+    def _open_traced(self) -> None:
+        self._traced = _zeros_like(self.sums)
+        # A number would be compiled into the graph.
+        self._traced_start = torch.full((), self.start, device=self.rows.device)
+
+    def start_traced(self) -> Tensor:
+        """Prepare for a call of a compiled graph; return the start as a tensor."""
         self._expects_trace = True
         if not self._traced:
-            self._traced = _zeros_like(self.sums)
-        for name, value in self.curvature.measure(linear_map, self.probes[index], 0).items():
-            self._traced[name][index].add_(value)
-        for group, count in enumerate(linear_map.rows):
+            self._open_traced()
+        return self._traced_start
+
+    def add_traced(self, index: int, linear_map: LinearMap, scale: float) -> None:
+        """Add one call of a compiled graph to sums that await its backward pass."""
+        sums = self.curvature.measure(linear_map, self.probes[index], 0)
+        for group, count in enumerate(_scale(sums, linear_map.rows, scale)):
             self._traced[ROWS][index, group].add_(count)
+        for name, value in sums.items():
+            self._traced[name][index].add_(value)
 
     def fold_traced(self, index: int) -> None:
         """Add the traced sums of a layer to those of the step, and restart them from zero."""
@@ -277,6 +292,15 @@ class RunningStatistics:
             total.mul_(self._decay_since).add_(self.own[name])
             self.own[name].zero_()
         self._decay_since, self.unreduced = 1.0, False
+
+
+def _scale(sums: Tensors, rows: Sequence[int], scale: float) -> Sequence[float]:
+    """Scale the sums of sampled rows, in place, and their number to those of all rows."""
+    if scale == 1:
+        return rows
+    for value in sums.values():
+        value.mul_(scale)
+    return [count * scale for count in rows]
 
 
 def _zeros_like(tensors: Tensors) -> Tensors:

@@ -13,26 +13,15 @@ from nysact.layers.linear_map import DenseMap, LinearMap
 
 @dataclass(frozen=True)
 class Geometry:
-    """A weight seen as one matrix a group.
+    """A weight seen as one matrix a group."""
 
-    Attributes:
-        groups: Number of groups, each with a covariance of its own.
-        out_features: Rows of a group's matrix.
-        in_features: Columns of a group's matrix: the fan-in.
-    """
-
-    groups: int
-    out_features: int
-    in_features: int
+    groups: int  #: Number of groups, each with a covariance of its own.
+    out_features: int  #: Rows of a group's matrix.
+    in_features: int  #: Columns of a group's matrix: the fan-in.
 
 
 class Call(NamedTuple):
-    """The arguments of one call of a module's forward.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-    """
+    """The positional and keyword arguments of one call of a module's forward."""
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -47,23 +36,16 @@ class LayerAdapter(ABC):
 
     An adapter keeps no state and gets the module with each call. To precondition your own kind of
     layer, decorate a subclass with :func:`nysact.register`.
-
-    Attributes:
-        weight_name: The weight among the module's parameters.
-        bias_name: The bias among them; it may be absent or ``None``.
-        suffix: Ends the layer's name, where a module has several layers.
-        uncalled: Submodules whose parameters the module uses without calling them.
-        shows_output: Whether :meth:`output_rows` can read the gradient of the weight's own output;
-            two-sided curvatures skip other layers.
-        output_dim: Dimension of the weight that counts outputs, along which it may be sharded.
     """
 
-    weight_name: str = "weight"
-    bias_name: str | None = "bias"
-    suffix: str = ""
-    uncalled: tuple[str, ...] = ()
+    weight_name: str = "weight"  #: The weight among the module's parameters.
+    bias_name: str | None = "bias"  #: The bias among them; it may be absent or ``None``.
+    suffix: str = ""  #: Ends the layer's name, where a module has several layers.
+    uncalled: tuple[str, ...] = ()  #: Submodules whose parameters are used without calling them.
+    #: Whether :meth:`output_rows` can read the gradient of the weight's own output; two-sided
+    #: curvatures skip other layers.
     shows_output: bool = False
-    output_dim: int = 0
+    output_dim: int = 0  #: Dimension of the weight that counts outputs, along which it is sharded.
 
     @classmethod
     def parts(cls, module: nn.Module) -> "Sequence[LayerAdapter]":
@@ -107,18 +89,7 @@ class LayerAdapter(ABC):
         return DenseMap(inputs, bias=bias)
 
     def output_rows(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Lay out the gradient of a call's output as one row per row of the linear map.
-
-        Args:
-            module: The layer.
-            gradient: Gradient of one call's output.
-
-        Returns:
-            ``(groups, rows, out_features)``.
-
-        Raises:
-            NotImplementedError: Unless the adapter sets :attr:`shows_output` and overrides this.
-        """
+        """Lay out an output's gradient like the map's rows: ``(groups, rows, out_features)``."""
         raise NotImplementedError(f"{type(self).__name__} can't read outputs of {module}")
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _INPUTS = ("query", "key", "value")
 
 @register(nn.MultiheadAttention)
 class InProjectionAdapter(LayerAdapter):
-    """The projections of query, key and value stored as one weight: three groups.
+    """The projections of some inputs, stored as one weight: one group per input.
 
     If keys or values have a size of their own, the module stores three weights, and each is a
     layer; the bias that they share then gets the plain update. The output projection reads what
@@ -24,37 +24,26 @@ class InProjectionAdapter(LayerAdapter):
     bias_name: str | None = "in_proj_bias"
     uncalled = ("out_proj",)
 
-    @classmethod
-    def parts(cls, module: nn.Module) -> Sequence[LayerAdapter]:
-        if getattr(module, cls.weight_name) is not None:
-            return (cls(),)
-        return [_SingleProjectionAdapter(index) for index in range(len(_INPUTS))]
+    def __init__(self, inputs: Sequence[str] = _INPUTS) -> None:
+        self._inputs = inputs
+        if len(inputs) == 1:
+            self.weight_name = self.suffix = f"{inputs[0][0]}_proj_weight"
+            self.bias_name = None
 
-    def geometry(self, module: Any) -> Geometry:
-        return Geometry(len(_INPUTS), module.embed_dim, module.embed_dim)
+    @classmethod
+    def parts(cls, module: Any) -> Sequence[LayerAdapter]:
+        apart = module.in_proj_weight is None
+        return [cls([name]) for name in _INPUTS] if apart else (cls(),)
+
+    def geometry(self, module: nn.Module) -> Geometry:
+        rows, columns = getattr(module, self.weight_name).shape
+        return Geometry(len(self._inputs), rows // len(self._inputs), columns)
 
     def inputs(self, module: Any, call: Call) -> tuple[Tensor, ...]:
-        tensors = [call.argument(index, name) for index, name in enumerate(_INPUTS)]
+        tensors = [call.argument(_INPUTS.index(name), name) for name in self._inputs]
         if not all(isinstance(tensor, Tensor) for tensor in tensors):
             return ()
         return tuple(_samples_first(tensor, module.batch_first) for tensor in tensors)
-
-
-class _SingleProjectionAdapter(InProjectionAdapter):
-    """One of three projections whose weights are stored apart."""
-
-    bias_name = None
-
-    def __init__(self, index: int) -> None:
-        self._index = index
-        self.weight_name = f"{_INPUTS[index][0]}_proj_weight"
-        self.suffix = self.weight_name
-
-    def geometry(self, module: nn.Module) -> Geometry:
-        return Geometry(1, *getattr(module, self.weight_name).shape)
-
-    def inputs(self, module: nn.Module, call: Call) -> tuple[Tensor, ...]:
-        return super().inputs(module, call)[self._index : self._index + 1]
 
 
 def _samples_first(tensor: Tensor, batch_first: bool) -> Tensor:

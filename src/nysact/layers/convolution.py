@@ -1,6 +1,7 @@
 """Convolutions, transposed or not, in one to three dimensions."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nysact.layers.adapter import Call, Geometry, LayerAdapter
-from nysact.layers.linear_map import Convolution, ConvolutionMap
+from nysact.layers.linear_map import (
+    Convolution,
+    ConvolutionMap,
+    LinearMap,
+    from_filters,
+    to_filters,
+)
 from nysact.layers.registry import register
 
 
@@ -40,9 +47,37 @@ class ConvolutionAdapter(LayerAdapter):
 
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
-    ) -> ConvolutionMap:
-        padded, padding = _pad(module, inputs[0])
+    ) -> LinearMap:
+        padded, padding = self._pad(module, inputs[0])
         return ConvolutionMap(padded, _arithmetic(module)._replace(padding=padding), bias=bias)
+
+    def _pad(self, module: Any, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad where the convolution itself can't, and return the padding that is left to it."""
+        sides = self._padding(module, inputs.shape[2:])
+        zeros = module.padding_mode == "zeros"
+        if zeros and all(before == after for before, after in sides):
+            return inputs, tuple(before for before, _ in sides)
+        widths = [width for side in reversed(sides) for width in side]
+        mode = "constant" if zeros else module.padding_mode
+        return F.pad(inputs, widths, mode=mode), (0,) * len(sides)
+
+    def _padding(self, module: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Width of the padding before and after, for each dimension of an input."""
+        if module.padding == "same":
+            totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+            return [(total // 2, total - total // 2) for total in totals]
+        widths = (0,) * len(shape) if module.padding == "valid" else module.padding
+        return [(width, width) for width in widths]
+
+
+@register("timm.layers.conv2d_same.Conv2dSame")
+class CeilingConvolutionAdapter(ConvolutionAdapter):
+    """Convolutions padded like TensorFlow's: a size n has ceil(n / stride) outputs."""
+
+    def _padding(self, module: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
+        sizes = zip(shape, module.stride, module.dilation, module.kernel_size, strict=True)
+        totals = [max(0, -(-n // s) * s - s + d * (k - 1) + 1 - n) for n, s, d, k in sizes]
+        return [(total // 2, total - total // 2) for total in totals]
 
 
 @register(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -57,21 +92,17 @@ class TransposedConvolutionAdapter(ConvolutionAdapter):
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> ConvolutionMap:
-        arithmetic = _arithmetic(module)
-        output_size = call.argument(1, "output_size")
-        if output_size is not None:
-            padding = _output_padding(arithmetic, inputs[0], output_size)
+        arithmetic, size = _arithmetic(module), call.argument(1, "output_size")
+        if size is not None:
+            padding = _output_padding(arithmetic, inputs[0].shape[2:], size)
             arithmetic = arithmetic._replace(output_padding=padding)
         return ConvolutionMap(inputs[0], arithmetic, bias=bias)
 
     def to_matrix(self, geometry: Geometry, weight: Tensor) -> Tensor:
-        # The weight is stored inputs first: (groups * in, out, *kernel).
-        grouped = weight.reshape(geometry.groups, -1, geometry.out_features, weight[0, 0].numel())
-        return grouped.transpose(1, 2).flatten(2)
+        return from_filters(weight, geometry.groups, transposed=True)
 
     def from_matrix(self, geometry: Geometry, matrix: Tensor, shape: Sequence[int]) -> Tensor:
-        grouped = matrix.reshape(geometry.groups, geometry.out_features, -1, math.prod(shape[2:]))
-        return grouped.transpose(1, 2).reshape(shape)
+        return to_filters(matrix, shape, transposed=True)
 
 
 def _arithmetic(module: Any) -> Convolution:
@@ -79,34 +110,10 @@ def _arithmetic(module: Any) -> Convolution:
 
 
 def _output_padding(
-    conv: Convolution, inputs: Tensor, output_size: Sequence[int]
+    conv: Convolution, shape: Sequence[int], size: Sequence[int]
 ) -> tuple[int, ...]:
-    """Size to add to the smallest output of a call, so that it has the size asked for."""
-    shape = inputs.shape[2:]
+    """Add to the smallest output as much as the size that a call asks for needs."""
     sizes = zip(shape, conv.stride, conv.padding, conv.dilation, conv.kernel_size, strict=True)
     smallest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in sizes]
-    # The size asked for may begin with samples and channels.
-    wanted = list(output_size)[-len(shape) :]
-    return tuple(size - least for size, least in zip(wanted, smallest, strict=True))
-
-
-def _pad(module: Any, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Pad where the convolution itself can't, and return the padding that is left to it."""
-    before, after = _padding(module)
-    zeros = module.padding_mode == "zeros"
-    if zeros and before == after:
-        return inputs, before
-    sides = zip(reversed(before), reversed(after), strict=True)
-    widths = [width for side in sides for width in side]
-    mode = "constant" if zeros else module.padding_mode
-    return F.pad(inputs, widths, mode=mode), (0,) * len(before)
-
-
-def _padding(module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Width of the padding before and after each dimension."""
-    if module.padding == "same":
-        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        return tuple(total // 2 for total in totals), tuple(total - total // 2 for total in totals)
-    none = (0,) * len(module.kernel_size)
-    widths = none if module.padding == "valid" else tuple(module.padding)
-    return widths, widths
+    # The size may begin with samples and channels.
+    return tuple(map(operator.sub, list(size)[-len(smallest) :], smallest))

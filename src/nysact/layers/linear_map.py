@@ -4,13 +4,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nysact.torch_private import is_fake
+
+_backward = torch.ops.aten.convolution_backward
 
 
 class LinearMap(ABC):
@@ -19,14 +21,10 @@ class LinearMap(ABC):
     Row ``a`` of ``L`` holds the inputs that one output position reads and, with a bias, a last
     entry of 1, so there are ``d = fan_in + bias`` columns. The covariance of the rows is
     ``L^T L / rows``; a sketch of it takes two products and nothing of size ``d x d``.
-
-    Attributes:
-        rows: Number of rows of each group.
-        samples: Number of samples that the rows come from.
     """
 
-    rows: Sequence[int]
-    samples: int
+    rows: Sequence[int]  #: Number of rows of each group.
+    samples: int  #: Number of samples that the rows come from.
 
     @abstractmethod
     def apply(self, probes: Tensor) -> Tensor:
@@ -88,8 +86,7 @@ class DenseMap(LinearMap):
 
     def squared_norm(self) -> Tensor:
         norms = [torch.linalg.vector_norm(matrix).square() for matrix in self._inputs]
-        ones = [rows if self._bias else 0 for rows in self.rows]
-        return torch.stack([norm + one for norm, one in zip(norms, ones, strict=True)])
+        return torch.stack([n + self._bias * m for n, m in zip(norms, self.rows, strict=True)])
 
     def row_sum(self) -> Tensor:
         return torch.stack([self._with_ones(matrix).sum(0) for matrix in self._inputs])
@@ -124,23 +121,17 @@ class Convolution(NamedTuple):
 
     def weight_gradient(self, inputs: Tensor, outputs: Tensor, filters: Tensor) -> Tensor:
         """Apply the transpose of ``filters -> forward(inputs, filters)``, reading their shape."""
-        return self._backward(outputs, inputs, filters, [False, True, False])[1]
+        wanted = [False, True, False]
+        return cast(Tensor, _backward(outputs, inputs, filters, None, *self[1:], wanted)[1])
 
     def uses(self, positions: Sequence[int], like: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Count how often each input position is read, and return the output positions too."""
         ungrouped = self._replace(groups=1)
         channel, window = like.new_zeros(1, 1, *positions), like.new_ones(1, 1, *self.kernel_size)
         outputs = ungrouped.forward(channel, window)
-        counts = ungrouped._backward(outputs + 1, channel, window, [True, False, False])[0]
+        wanted = [True, False, False]
+        counts = _backward(outputs + 1, channel, window, None, *ungrouped[1:], wanted)[0]
         return counts[0, 0], tuple(outputs.shape[2:])
-
-    def _backward(
-        self, outputs: Tensor, inputs: Tensor, filters: Tensor, wanted: list[bool]
-    ) -> list[Tensor]:
-        gradients: list[Tensor] = torch.ops.aten.convolution_backward(
-            outputs, inputs, filters, None, *self[1:], wanted
-        )
-        return gradients
 
 
 class ConvolutionMap(LinearMap):
@@ -153,9 +144,7 @@ class ConvolutionMap(LinearMap):
     """
 
     def __init__(self, inputs: Tensor, convolution: Convolution, *, bias: bool) -> None:
-        self._inputs = inputs
-        self._convolution = convolution
-        self._bias = bias
+        self._inputs, self._convolution, self._bias = inputs, convolution, bias
         self._groups, self._channels = convolution.groups, inputs.shape[1]
         self.samples = inputs.shape[0]
         if torch.compiler.is_compiling() or is_fake(inputs):
@@ -169,7 +158,8 @@ class ConvolutionMap(LinearMap):
     def apply(self, probes: Tensor) -> Tensor:
         # The output of the convolution: (samples, groups * r, *output positions).
         fan_in = probes.shape[1] - self._bias
-        filters = self._to_filters(probes[:, :fan_in])
+        shape, transposed = self._filter_shape(probes.shape[-1]), self._convolution.transposed
+        filters = to_filters(probes[:, :fan_in].mT, shape, transposed=transposed)
         bias = probes[:, -1].reshape(-1) if self._bias else None
         return self._convolution.forward(self._inputs, filters, bias)
 
@@ -178,7 +168,8 @@ class ConvolutionMap(LinearMap):
         # The kernel reads the template's shape alone.
         template = products.new_empty(1).expand(self._filter_shape(columns))
         filters = self._convolution.weight_gradient(self._inputs, products, template)
-        sketch = self._from_filters(filters, columns)
+        transposed = self._convolution.transposed
+        sketch = from_filters(filters, self._groups, transposed=transposed).mT
         if not self._bias:
             return sketch
         constant = products.transpose(0, 1).reshape(self._groups, columns, -1).sum(-1)
@@ -186,10 +177,8 @@ class ConvolutionMap(LinearMap):
 
     def squared_norm(self) -> Tensor:
         weighted = self._inputs.square().mul_(self._counts)
-        if self._groups == 1:
-            norms = weighted.sum().reshape(1)
-        else:
-            norms = weighted.reshape(self.samples, self._groups, -1).sum((0, 2))
+        grouped = weighted.reshape(self.samples, self._groups, -1, *self._counts.shape)
+        norms = grouped.sum([dim for dim in range(grouped.ndim) if dim != 1])
         return norms + self.rows[0] if self._bias else norms
 
     def row_sum(self) -> Tensor:
@@ -218,18 +207,21 @@ class ConvolutionMap(LinearMap):
             return (self._channels, columns, *kernel)
         return (self._groups * columns, self._channels // self._groups, *kernel)
 
-    def _to_filters(self, probes: Tensor) -> Tensor:
-        """Lay out (groups, fan_in, r) as the layer's weight with r outputs per group."""
-        columns = probes.shape[-1]
-        if self._convolution.transposed:
-            probes = probes.reshape(self._channels, -1, columns)
-        return probes.transpose(1, 2).reshape(self._filter_shape(columns))
 
-    def _from_filters(self, filters: Tensor, columns: int) -> Tensor:
-        """Invert :meth:`_to_filters`."""
-        if self._convolution.transposed:
-            return filters.flatten(2).transpose(1, 2).reshape(self._groups, -1, columns)
-        return filters.reshape(self._groups, columns, -1).transpose(1, 2)
+def to_filters(matrix: Tensor, shape: Sequence[int], *, transposed: bool) -> Tensor:
+    """Lay out (groups, out, fan_in) as filters, which begin with the inputs if transposed."""
+    if not transposed:
+        return matrix.reshape(shape)
+    split = matrix.reshape(*matrix.shape[:2], -1, math.prod(shape[2:]))
+    return split.transpose(1, 2).reshape(shape)
+
+
+def from_filters(filters: Tensor, groups: int, *, transposed: bool) -> Tensor:
+    """Invert :func:`to_filters`."""
+    if not transposed:
+        return filters.reshape(groups, -1, filters[0].numel())
+    split = filters.reshape(groups, -1, filters.shape[1], filters[0, 0].numel())
+    return split.transpose(1, 2).flatten(2)
 
 
 @lru_cache(maxsize=64)

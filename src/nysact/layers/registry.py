@@ -1,7 +1,7 @@
 """The registry of layer adapters: which adapter serves which layer."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -51,18 +51,15 @@ def register(*layer_types: type[nn.Module] | str) -> Callable[[_Adapter], _Adapt
 def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
     """Return one adapter per weight, or the reason why the module can't be preconditioned."""
     kind = type(module)
-    base = next((base for base in kind.__mro__ if _registered(base)), None)
-    if base is None:
+    base = next(filter(_registered, kind.__mro__), object)
+    registered = _registered(base)
+    if registered is None:
         return f"no adapter is registered for {kind.__name__}"
     if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
         # Hooks of accelerate, which set that attribute, only move what the forward reads.
-        return (
-            "its forward was replaced on the instance: register an adapter for a class of its own"
-        )
+        return "its forward was replaced on the instance: give it a class and register an adapter"
     if kind.forward is not base.forward:  # type: ignore[attr-defined]
         return f"{kind.__name__} overrides the forward of {base.__name__}: register an adapter"
-    registered = _registered(base)
-    assert registered is not None
     adapters = registered.parts(module)
     for adapter in adapters:
         weight = own_parameters(module).get(adapter.weight_name)
@@ -74,4 +71,13 @@ def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
 
 
 def _registered(kind: type) -> type[LayerAdapter] | None:
-    return _ADAPTERS.get(kind) or _ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    """The adapter of a class, of its full name, or of the decorator that made its forward."""
+    names = [kind, f"{kind.__module__}.{kind.__qualname__}", _decorator(vars(kind).get("forward"))]
+    return next((_ADAPTERS[name] for name in names if name in _ADAPTERS), None)
+
+
+def _decorator(forward: Any) -> str:
+    """Full name of the function that defines a forward, wherever the forward ends up."""
+    code = getattr(forward, "__code__", None)
+    outer = code.co_qualname.partition(".<locals>")[0] if code else ""
+    return f"{forward.__globals__['__name__']}.{outer}" if outer else ""

@@ -117,10 +117,13 @@ class EngineOptions(TypedDict, total=False):
             "auto",
             Rule(
                 lambda v: v == "auto" or COUNT.holds(v),
-                "'auto', or an integer n >= 1 to take every n-th sample",
+                "'auto', or an integer n >= 1 to take one sample in n",
             ),
-            'Take statistics of every n-th sample. ``"auto"`` chooses n by the layer: 1 for up to '
-            "31 positions a sample, then positions / 16, 32 at most.",
+            "Take statistics of one sample in n of each call, spread evenly over the call, and of "
+            'others in the next step, so that all are taken equally often. ``"auto"`` chooses n by '
+            "the layer: for convolutions 1 for up to 31 positions a sample, then positions / 16, "
+            "at most 32; of dense layers it takes single rows, whichever dimension counts samples: "
+            "4 for each input, at least 1,024 and at least one in 32.",
         ),
     ]
     max_failures: Annotated[
