@@ -22,19 +22,32 @@ Goal = Annotated[
     typer.Option(help="Time to this quality: 72, or '90% of SGD'.", show_default="the recipe's"),
 ]
 
+Suite = Annotated[
+    bool,
+    typer.Option("--suite", help="Compare optimizers over tasks, from runs or a suite.csv."),
+]
+
 
 def report(
-    runs: Folders = None, recipe: Recipes = None, target: Goal = None, output: Output = REPORT
+    runs: Folders = None,
+    recipe: Recipes = None,
+    target: Goal = None,
+    suite: Suite = False,
+    output: Output = REPORT,
 ) -> None:
     """Make tables, figures and a page of stored runs."""
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.errors import ExperimentError
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
+    from nysact.experiments.report.suite_report import evaluations_in, write_suite
     from nysact.experiments.run.store import StoredRun, load_runs
     from nysact.experiments.target import parse_target
 
     with errors_shown():
+        if suite:
+            write_suite([evaluations_in(path) for path in runs or [RUNS]], output, Console())
+            return
         goal = None if target is None else parse_target(target)
         chosen = [load(name) for name in recipe or names()]
         # Recipes that show settings alone are shown where they are asked for.
