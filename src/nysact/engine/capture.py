@@ -125,7 +125,7 @@ class ForwardHook:
         if not torch.compiler.is_compiling():
             with record_function("nysact.capture"):
                 self._record(module, call, output)
-        elif batch.curvature.observes_outputs:
+        elif batch.curvature.observes_outputs or not self._adapter.traceable:
             self._record_outside_graph(module, call, output)
         else:
             self._trace(module, call)
