@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from nysact.experiments.baselines import find, training_step
 from nysact.experiments.data.augmentation import Augmentation
