@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nysact.experiments.assignments import parse_assignments
 from nysact.experiments.bench.candidate import (
     KINDS,
     REFERENCE,
@@ -31,6 +30,7 @@ from nysact.experiments.bench.profiled import (
 )
 from nysact.experiments.bench.workload import Training, Workload, default_scale
 from nysact.experiments.clock import WINDOW, Clock
+from nysact.experiments.config.assignments import parse_assignments
 from nysact.experiments.devices import synchronize
 from nysact.experiments.formatting import duration
 

@@ -18,8 +18,7 @@ from nysact.experiments.errors import ExperimentError
 from nysact.experiments.metrics import METRICS, Metric, metric_of
 from nysact.experiments.recipes import load
 from nysact.experiments.report.config_diff import options_of
-from nysact.experiments.run.failure import failure_of
-from nysact.experiments.run.store import StoredRun
+from nysact.experiments.run.store import StoredRun, failure_of
 
 PLACE = ["task", "optimizer"]
 RUN = [*PLACE, "rate", "seed"]
