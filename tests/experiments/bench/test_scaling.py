@@ -1,23 +1,26 @@
+from math import isnan
+
+import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from nysact.experiments.bench.candidate import candidate
 from nysact.experiments.bench.options import ScalingOptions
+from nysact.experiments.bench.profiled import memory_of_parts
 from nysact.experiments.bench.scaling import (
+    PARTS,
     Point,
     Scaling,
-    Subject,
     draw,
     exponent,
-    measure_memory,
     tables,
     too_much,
 )
-from nysact.experiments.line_styles import STYLES
+from nysact.experiments.bench.workload import Workload
+from nysact.experiments.report.style import save, styles
 
 from .subjects import CPU
-
-SMALL = {"dims": "64,128", "ranks": "2,4", "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
-OPTIONS = ScalingOptions(**SMALL)
 
 
 def point(optimizer="nysact", dim=64, rank=10, seconds=1.0, memory=100.0, state=50) -> Point:
@@ -28,14 +31,13 @@ def point(optimizer="nysact", dim=64, rank=10, seconds=1.0, memory=100.0, state=
 
 
 def test_exponent_is_the_slope_over_the_upper_half_of_the_sizes():
-    sizes = [1.0, 2.0, 4.0, 8.0, 16.0]
+    sizes = [1, 2, 4, 8, 16]
     # Constant up to 2, quadratic from 4 on, which is the middle on a logarithmic scale.
-    assert exponent(sizes, [3.0, 3.0, 16.0, 64.0, 256.0]) == pytest.approx(2.0)
-    assert exponent(sizes, [5.0] * 5) == pytest.approx(0.0)
-    assert exponent([4.0, 8.0], [1.0, 2.0]) is None
-    assert exponent([1.0], [1.0]) is None
-    assert exponent([], []) is None
-    assert exponent(sizes, [0.0] * 5) is None
+    assert exponent(pd.Series([3.0, 3.0, 16.0, 64.0, 256.0], sizes)) == pytest.approx(2.0)
+    assert exponent(pd.Series([5.0] * 5, sizes)) == pytest.approx(0.0)
+    for values in (pd.Series([1.0, 2.0], [4, 8]), pd.Series([0.0] * 5, sizes)):
+        assert isnan(exponent(values))
+    assert isnan(exponent(pd.Series([], dtype=float)))
 
 
 def test_mean_step_weighs_parts_by_the_papers_intervals():
@@ -52,7 +54,8 @@ def test_a_next_size_out_of_bounds_is_foretold_by_a_dense_matrixs_growth():
 
 
 def memory(name, dim):
-    return measure_memory(Subject(name, dim, 4, OPTIONS, CPU))
+    workload = Workload("mlp", {"in_features": dim, "depth": 1, "classes": 3}, 5, CPU)
+    return memory_of_parts(workload, candidate(name, {"rank": 4}, {"lr": 0.0}), PARTS)
 
 
 def test_memory_grows_as_it_must():
@@ -74,7 +77,7 @@ def test_memory_of_the_released_code_grows_as_it_must():
 
 
 def test_table_has_a_dash_where_nothing_was_measured():
-    found = Scaling([point(dim=d) for d in (64, 128)] + [point("foof")], [], ["FOOF stops."])
+    found = Scaling([point(dim=d) for d in (64, 128)] + [point("foof")], [point()], ["FOOF stops."])
     lines = tables(found).splitlines()
     assert "| d = | 64 | 128 | exponent |" in lines
     assert "| NysAct: capture, ms | 1e+03 | 1e+03 | – |" in lines
@@ -88,9 +91,8 @@ def test_picture_shows_each_optimizer_in_its_colour(tmp_path):
         for scale, name in ((1, "nysact"), (2, "foof"), (3, "released-columns"))
         for d in (64, 128, 256)
     ]
-    file = tmp_path / "growth.png"
-    draw(points, "dim", "title", [file])
+    file, _ = save(draw(points, "dim", "title"), tmp_path / "growth")
     pixels = imread(file)[:, :, :3].reshape(-1, 3)
-    for color, _, _ in STYLES[:3]:
-        rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    for look in styles(["NysAct", "FOOF", "released NysAct-S"]).values():
+        rgb = to_rgb(look["color"])
         assert (abs(pixels - rgb).max(axis=1) < 0.01).sum() > 100
