@@ -1,8 +1,9 @@
 """The hooks on a model: which calls are captured, and which of their samples."""
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch.profiler import record_function
 from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup
-from nysact.engine.sampling import sample
+from nysact.engine.sampling import reads_rows, sample
 from nysact.engine.statistics import CallQueue, CallStatistics, without_autocast
-from nysact.layers import Call, LayerAdapter, LinearMap
+from nysact.layers import Call, LayerAdapter
 from nysact.torch_private import (
     checkpoint_recomputes,
     disable_dynamo,
@@ -39,7 +40,7 @@ class Capture:
         self.was_paused = False
         self._gradient_handles: list[Any] = []
         handles: list[Any] = [
-            module.register_forward_hook(ForwardHook(layer, adapter), with_kwargs=True)
+            module.register_forward_hook(ForwardHook(module, layer, adapter), with_kwargs=True)
             for module, layer, adapter in modules
         ]
         self.remove = weakref.finalize(self, _remove, handles, self._gradient_handles)
@@ -108,9 +109,13 @@ class CopiedHook:
 class ForwardHook:
     """Captures the calls of one module."""
 
-    def __init__(self, layer: Layer, adapter: LayerAdapter) -> None:
+    def __init__(self, module: nn.Module, layer: Layer, adapter: LayerAdapter) -> None:
+        self._module = weakref.ref(module)
         self._layer = layer
         self._adapter = adapter
+        self._number = next(_numbers)
+        self._marker = torch.empty(0, device="cpu")
+        _hooks[self._number] = self
 
     def __reduce__(self) -> tuple[type[CopiedHook], tuple[()]]:
         return CopiedHook, ()
@@ -125,10 +130,13 @@ class ForwardHook:
         if not torch.compiler.is_compiling():
             with record_function("nysact.capture"):
                 self._record(module, call, output)
-        elif batch.curvature.observes_outputs:
+        elif batch.curvature.observes_outputs or not (reads_rows(self._adapter) or len(args) + len(kwargs) == 1):
             self._record_outside_graph(module, call, output)
         else:
-            self._trace(module, call)
+            with torch.no_grad():
+                inputs = self._inputs(module, call)
+                inputs = [each.detach() for each in inputs]
+                torch.ops.nysact.capture(inputs, self._number, self._marker)
 
     @torch.no_grad()
     def _record(self, module: nn.Module, call: Call, output: Any) -> None:
@@ -139,23 +147,28 @@ class ForwardHook:
         pending.was_called = True
         outputs = list(_tensors(output))
         differentiable = [tensor for tensor in outputs if tensor.requires_grad]
-        counts = bool(differentiable) or not outputs
-        if not (counts and weight.requires_grad) or checkpoint_recomputes():
+        if not (differentiable or not outputs) or checkpoint_recomputes():
             return
         if self._layer.is_sharded and pending.has_gradient and weight.grad is None:
             # fully_shard calls no hook before it accumulates: a reset shows here at the earliest.
             pending.discard()
-        inputs = self._inputs(module, call)
-        if not inputs:
-            return
-        statistics = CallStatistics(pending.batch, pending.index, pending.samples, len(inputs[0]))
-        self._sample_and_measure(statistics, module, call, inputs)
-        for tensor in differentiable:
+        statistics = self._measure(module, call, self._inputs(module, call))
+        for tensor in differentiable if statistics else ():
             tensor.register_hook(partial(self._arrive, module, statistics))
-        if not outputs:
+        if statistics and not outputs:
             pending.capture_unhooked(statistics)
 
     _record_outside_graph = disable_dynamo(_record)
+
+    def record_compiled(self, inputs: Sequence[Tensor]) -> None:
+        """Capture a call of a compiled graph: it counts once a backward reaches the weight."""
+        module, pending = self._module(), self._layer.pending
+        pending.was_called = True
+        if module is None or checkpoint_recomputes():
+            return
+        statistics = self._measure(module, Call(inputs, {}), inputs)
+        if statistics:
+            pending.capture_unhooked(statistics)
 
     def _arrive(self, module: nn.Module, statistics: CallStatistics, gradient: Tensor) -> None:
         """A backward pass reached the output of a call."""
@@ -165,67 +178,67 @@ class ForwardHook:
                 rows = self._adapter.output_rows(module, gradient)
                 statistics.measure_outputs(rows.to(pending.batch.rows.dtype))
 
-    @torch.no_grad()
-    def _trace(self, module: nn.Module, call: Call) -> None:
-        """Capture a call in a compiled graph: it counts once a backward pass reaches the weight."""
-        pending = self._layer.pending
-        pending.was_called = True
-        if not self._layer.weight.requires_grad:
-            return
-        inputs = self._inputs(module, call)
-        if not inputs or inputs[0].shape[0] == 0:
-            return
-        chosen, scale = self._sample(module, inputs, pending.batch.start_traced())
-        linear_map = self._linear_map(module, call, chosen)
-        pending.batch.add_traced(pending.index, linear_map, scale)
-        pending.traced = True
-
     def _inputs(self, module: nn.Module, call: Call) -> Sequence[Tensor]:
-        """The local part of what a call multiplies by the weight; none without values."""
-        layer, batch = self._layer, self._layer.pending.batch
+        """The local part of what a call multiplies by the weight."""
+        layer = self._layer
         given = self._adapter.inputs(module, call)
         weight = own_parameters(module)[self._adapter.weight_name]
         check_inputs(layer.name, given, weight, layer.ranks)
-        inputs = tuple(local(tensor) for tensor in given)
-        if any(tensor.is_nested or tensor.is_meta for tensor in inputs):
-            return ()
-        if inputs:
-            # Weights that are offloaded stay on the CPU, and their statistics with them.
-            offloaded = layer.weight.device.type == "cpu" != inputs[0].device.type
-            batch.follow(
-                batch.rows.device if offloaded else inputs[0].device, layer.statistic_dtype
-            )
-        return inputs
+        return [local(tensor) for tensor in given]
 
-    def _sample_and_measure(
-        self, statistics: CallStatistics, module: nn.Module, call: Call, inputs: Sequence[Tensor]
-    ) -> None:
+    def _measure(
+        self, module: nn.Module, call: Call, inputs: Sequence[Tensor]
+    ) -> CallStatistics | None:
         """Queue the sampled inputs of a call, or measure them at once if they are large."""
-        pending, batch = self._layer.pending, self._layer.pending.batch
-        if statistics.samples == 0:
-            return
-        chosen, scale = self._sample(module, inputs, batch.start)
-        pending.samples += statistics.samples
+        layer, pending = self._layer, self._layer.pending
+        without_values = any(tensor.is_nested or tensor.is_meta for tensor in inputs)
+        if not (inputs and layer.weight.requires_grad) or without_values:
+            return None
+        batch, samples, device = pending.batch, len(inputs[0]), inputs[0].device
+        # Weights that are offloaded stay on the CPU, and their statistics with them.
+        offloaded = layer.weight.device.type == "cpu" != device.type
+        batch.follow(batch.rows.device if offloaded else device, layer.statistic_dtype)
+        statistics = CallStatistics(batch, pending.index, pending.samples, samples)
+        if samples == 0:
+            return statistics
+        pending.samples += samples
+        chosen, scale = sample(
+            self._adapter, module, inputs, layer.group["subsample"], batch.start
+        )
         size = sum(tensor.numel() for tensor in chosen) * batch.rows.dtype.itemsize
         waits = size <= batch.queue.LIMIT
         # What waits may be overwritten, unless it is a copy already.
         copy = waits and chosen[0] is inputs[0]
-        statistics.wait(self._linear_map(module, call, chosen, copy=copy), scale)
-        batch.queue.add(statistics, size) if waits else statistics.measure()
-
-    def _sample(
-        self, module: nn.Module, inputs: Sequence[Tensor], start: int | Tensor
-    ) -> tuple[Sequence[Tensor], float]:
-        return sample(self._adapter, module, inputs, self._layer.group["subsample"], start)
-
-    def _linear_map(
-        self, module: nn.Module, call: Call, chosen: Sequence[Tensor], *, copy: bool = False
-    ) -> LinearMap:
-        """The linear map that the chosen inputs induce, in the dtype of the statistics."""
-        batch, like = self._layer.pending.batch, self._layer.pending.batch.rows
-        with without_autocast(chosen[0].device.type):
+        with without_autocast(device.type):
+            like = batch.rows
             rows = [tensor.detach().to(like.device, like.dtype, copy=copy) for tensor in chosen]
-            return self._adapter.linear_map(module, call, rows, bias=batch.bias)
+            linear_map = self._adapter.linear_map(module, call, rows, bias=batch.bias)
+        statistics.wait(linear_map, scale)
+        batch.queue.add(statistics, size) if waits else statistics.measure()
+        return statistics
+
+
+# Compiled graphs hold the number of a hook.
+_hooks: MutableMapping[int, ForwardHook] = weakref.WeakValueDictionary()
+_numbers = count()
+
+
+# One opaque operator, which compilers neither trace nor drop, for the marker that it is said to
+# change. In contrast to torch.library.custom_op nothing checks whether it was changed, which
+# activation checkpointing would refuse.
+_library = torch.library.Library("nysact", "DEF")
+_library.define("capture(Tensor[] inputs, int hook, Tensor(a!) marker) -> ()")
+
+
+@torch.library.impl(_library, "capture", "CompositeExplicitAutograd")
+def _capture_compiled(inputs: list[Tensor], hook: int, marker: Tensor) -> None:
+    """Capture a call of a compiled graph."""
+    if hook in _hooks:
+        _hooks[hook].record_compiled(inputs)
+
+
+@torch.library.register_fake("nysact::capture", lib=_library)
+def _(inputs: list[Tensor], hook: int, marker: Tensor) -> None: ...
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

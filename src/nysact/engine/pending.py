@@ -29,7 +29,6 @@ class PendingStatistics:
         """Forget all calls; those that a retained graph holds may arrive again."""
         self.has_calls = False  # whether calls are set aside
         self.has_gradient = False  # whether a backward pass reached the weight
-        self.traced = False
         self.samples = 0  # of the calls since the last step
         self._set_aside = 0  # samples of those that were set aside
         self._arrived: dict[int, list[CallStatistics]] = {}
@@ -65,9 +64,6 @@ class PendingStatistics:
         calls = [call for each in passes for call in self._arrived.pop(each, [])]
         self._add(calls + self._unhooked)
         self._unhooked.clear()
-        if self.traced:
-            self.batch.fold_traced(self.index)
-            self.has_calls = True
         if not backward_retains_graph():
             for call in calls:
                 call.sums.clear()

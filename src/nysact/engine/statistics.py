@@ -104,9 +104,6 @@ class BatchStatistics:
         self.capturing = False  # whether the next forward is captured
         # Sums of another generation were taken with other probes, or lie on another device.
         self.generation = 0
-        # Tensors for traced calls can't be made in the trace without another graph: they are made
-        # ahead for the first step, and after a step that was traced.
-        self._expects_trace = True
         self.close()
 
     def open(self, running: "RunningStatistics", probes: Tensor, start: int) -> None:
@@ -115,15 +112,11 @@ class BatchStatistics:
         self.start = start  # that says which samples are taken
         self.sums: Tensors = _zeros_like(running.tensors)
         self._output_rows, self._samples = self.rows.clone(), self.rows[:, :1].clone()
-        self._traced: Tensors = {}
-        if self._expects_trace:
-            self._open_traced()
-        self._expects_trace = False
 
     def close(self) -> None:
         """Release what only a step with statistics needs."""
         self.is_open = False
-        self.sums, self._traced = {}, {}
+        self.sums = {}
         self.probes = self._output_rows = self._samples = torch.empty(0)
 
     @property
@@ -156,34 +149,6 @@ class BatchStatistics:
         for total in totals.values():
             usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
         return totals, usable
-
-    # --- calls inside a compiled graph, which can't hold Python objects ------------------------
-
-    def _open_traced(self) -> None:
-        self._traced = _zeros_like(self.sums)
-        # A number would be compiled into the graph.
-        self._traced_start = torch.full((), self.start, device=self.rows.device)
-
-    def start_traced(self) -> Tensor:
-        """Prepare for a call of a compiled graph; return the start as a tensor."""
-        self._expects_trace = True
-        if not self._traced:
-            self._open_traced()
-        return self._traced_start
-
-    def add_traced(self, index: int, linear_map: LinearMap, scale: float) -> None:
-        """Add one call of a compiled graph to sums that await its backward pass."""
-        sums = self.curvature.measure(linear_map, self.probes[index], 0)
-        for group, count in enumerate(_scale(sums, linear_map.rows, scale)):
-            self._traced[ROWS][index, group].add_(count)
-        for name, value in sums.items():
-            self._traced[name][index].add_(value)
-
-    def fold_traced(self, index: int) -> None:
-        """Add the traced sums of a layer to those of the step, and restart them from zero."""
-        for name, value in self._traced.items():
-            self.sums[name][index].add_(value[index])
-            value[index].zero_()
 
 
 class RunningStatistics:
