@@ -59,7 +59,7 @@ class LayerGroup:
         sizes = (self.shape, len(layers), self.dtype)
         self.running = RunningStatistics(self.options, curvature, *sizes, reduced=reduced)
         self.factors = Factors(names, self.options, curvature, self.shape, self.dtype)
-        self.failures = RefreshFailures(names, self.options, together=reduced)
+        self.failures = RefreshFailures(names, self.options)
         self._reduced = reduced
         self._attempted = [False] * len(layers)
         self._window: int | None = None
@@ -76,7 +76,7 @@ class LayerGroup:
 
     def snapshot(self, layer: Layer) -> Tensors:
         """A layer's slices of the state, with what was not reduced yet, for :meth:`load`."""
-        return {**self.state(layer), **self.running.snapshot(layer.pending.index)}
+        return {**self.state(layer), **self.running.own_of(layer.pending.index)}
 
     def load(self, layer: Layer, state: Mapping[str, Tensor]) -> None:
         """Take over a layer's state, as :meth:`state` or :meth:`snapshot` gave it."""
@@ -203,7 +203,6 @@ class LayerGroup:
         self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
         if self.device.type != "cpu" or bool(failed.any()):
             self.failures.post(self.factors.failures * failed, self.running.means())
-        self.failures.report()
         if self.curvature.restarts(self.shape):
             carried = self.curvature.carried(self.factors.current, self.running.rows)
             self.running.restart(failed if carried else wanted)

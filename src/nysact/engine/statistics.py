@@ -179,51 +179,59 @@ class RunningStatistics:
         # The same of this rank's data since then; empty with one process.
         self.own = _zeros_like(self.tensors) if reduced else {}
         self.unreduced = False  # whether there are such data
-        self._decay_since = 1.0
         self._present: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:  # (layers, groups)
         return self.tensors[ROWS]
 
-    def snapshot(self, index: int) -> Tensors:
-        """A layer's sums, decayed as the next reduction would decay them now."""
-        decayed = {name: total[index] * self._decay_since for name, total in self.tensors.items()}
-        return decayed | {f"own {name}": total[index] for name, total in self.own.items()}
+    def own_of(self, index: int) -> Tensors:
+        """This rank's unreduced sums of a layer, for :meth:`restore`."""
+        return {f"own {name}": total[index] for name, total in self.own.items()}
 
     def restore(self, index: int, saved: Mapping[str, Tensor]) -> None:
-        """Load this rank's unreduced sums of a layer, where :meth:`snapshot` gave some."""
-        for name, total in self.own.items():
-            if f"own {name}" in saved:
-                total[index].copy_(saved[f"own {name}"])
+        for name, value in self.own_of(index).items():
+            if name in saved:
+                value.copy_(saved[name])
                 self.unreduced = True
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.tensors = {name: total.to(device, dtype) for name, total in self.tensors.items()}
-        self.own = {name: total.to(device, dtype) for name, total in self.own.items()}
+        self.tensors, self.own = (
+            {name: total.to(device, dtype) for name, total in sums.items()}
+            for sums in (self.tensors, self.own)
+        )
 
     def add(self, totals: Tensors, usable: Tensor) -> None:
-        """Add one step's totals where ``usable``, (layers, groups)."""
+        """Decay by a step, and add its totals where ``usable``, (layers, groups)."""
         decay, running = self._options["stat_decay"], self.own or self.tensors
         for name, total in totals.items():
             running[name].lerp_(torch.where(lift(usable, total), total, 0), 1 - decay)
         if self.own:
-            self._decay_since, self.unreduced = self._decay_since * decay, True
+            self._decay(self.tensors)
+            self.unreduced = True
 
-    def clear(self) -> None:
-        for total in (*self.tensors.values(), *self.own.values()):
-            total.zero_()
+    def decay(self) -> None:
+        """Decay by a step with statistics that this rank takes no part in."""
+        self._decay(self.tensors)
+        self._decay(self.own)
+
+    def _decay(self, sums: Tensors) -> None:
+        for total in sums.values():
+            total.mul_(self._options["stat_decay"])
 
     def restart(self, layers: Tensor) -> None:
-        """Restart the layers of a mask from zero; nothing is left to reduce."""
-        for total in self.tensors.values():
-            total.masked_fill_(lift(layers, total), 0)
+        """Restart the layers of a mask from zero."""
+        self.replace(layers, {name: total.new_zeros(()) for name, total in self.tensors.items()})
 
     def replace(self, layers: Tensor, sums: Tensors) -> None:
         """Replace some sums of the layers of a mask."""
         for name, value in sums.items():
             total = self.tensors[name]
             total.copy_(torch.where(lift(layers, total), value, total))
+
+    def clear(self) -> None:
+        for total in (*self.tensors.values(), *self.own.values()):
+            total.zero_()
 
     def means(self) -> Tensors:
         """The sums divided by their counts."""
@@ -237,14 +245,6 @@ class RunningStatistics:
         # A step that no rank took part in brings no factors.
         return has_data if self._present is None else has_data & (self._present > 0)
 
-    # --- several processes -------------------------------------------------------------------
-
-    def decay(self) -> None:
-        """Decay by a step with statistics that this rank takes no part in."""
-        for total in self.own.values():
-            total.mul_(self._options["stat_decay"])
-        self._decay_since *= self._options["stat_decay"]
-
     def contribution(self, rank: int, ranks: int, *, present: bool) -> list[Tensor]:
         """What this rank adds to the reduction; the sums over ranks replace these tensors."""
         self.own = self._curvature.portion(self.own, rank, ranks)
@@ -254,9 +254,9 @@ class RunningStatistics:
     def accept_reduction(self) -> None:
         """Add the sums over ranks to the common ones, and restart this rank's."""
         for name, total in self.tensors.items():
-            total.mul_(self._decay_since).add_(self.own[name])
+            total.add_(self.own[name])
             self.own[name].zero_()
-        self._decay_since, self.unreduced = 1.0, False
+        self.unreduced = False
 
 
 def _scale(sums: Tensors, rows: Sequence[int], scale: float) -> Sequence[float]:
