@@ -14,6 +14,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 STARTING, PATIENCE = 250, 60
+# All processes are forked from one that has imported these, once for a session.
+CONTEXT = mp.get_context("forkserver")
+PRELOADED = ["nysact", "torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def serve(rank, count, store, connection):
@@ -45,10 +49,9 @@ class Workers:
         count = self._count
         self._directory = tempfile.TemporaryDirectory()
         store = Path(self._directory.name) / "store"
-        context = mp.get_context("spawn")
-        self._pipes, ends = zip(*(context.Pipe() for _ in range(count)), strict=True)
+        self._pipes, ends = zip(*(CONTEXT.Pipe() for _ in range(count)), strict=True)
         self._processes = [
-            context.Process(target=serve, args=(rank, count, store, end), daemon=True)
+            CONTEXT.Process(target=serve, args=(rank, count, store, end), daemon=True)
             for rank, end in enumerate(ends)
         ]
         for process in self._processes:

@@ -29,7 +29,7 @@ def hooks(model):
 def frozen_copy(optimizer):
     """A mark of all that observing a forward may change."""
     pending = [
-        {name: value.clone() for name, value in layer.pending.batch.sums.items()}
+        {name: value.clone() for name, value in layer.pending.sums.items()}
         for layer in optimizer.layers.values()
     ]
     return learned(optimizer), pending
@@ -150,7 +150,7 @@ def test_a_copy_of_the_model_is_not_observed(make):
     optimizer.step()
     F.cross_entropy(model(inputs), targets).backward()
     assert all(
-        layer.pending.has_calls or not layer.pending.batch.capturing
+        layer.pending.has_calls or not layer.pending.window.capturing
         for layer in optimizer.layers.values()
     )
 

@@ -65,7 +65,7 @@ class Capture:
         self.was_paused |= paused
         active = self.remove.alive and not paused
         for group in groups:
-            group.batch.capturing = group.takes_statistics and active
+            group.window.capturing = group.takes_statistics and active
 
     def _watch_gradients(self, layers: Iterable[Layer]) -> None:
         """Hook the weights that get a gradient, in steps with statistics alone."""
@@ -124,13 +124,13 @@ class ForwardHook:
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> None:
         """Capture one call; other hooks have replaced its inputs by now, if any do."""
-        batch, call = self._layer.pending.batch, Call(args, kwargs)
-        if not (batch.capturing and torch.is_grad_enabled()) or in_transform():
+        window, call = self._layer.pending.window, Call(args, kwargs)
+        if not (window.capturing and torch.is_grad_enabled()) or in_transform():
             return
         if not torch.compiler.is_compiling():
             with record_function("nysact.capture"):
                 self._record(module, call, output)
-        elif batch.curvature.observes_outputs or not (reads_rows(self._adapter) or len(args) + len(kwargs) == 1):
+        elif window.curvature.observes_outputs or not self._compiles(call):
             self._record_outside_graph(module, call, output)
         else:
             with torch.no_grad():
@@ -160,6 +160,11 @@ class ForwardHook:
 
     _record_outside_graph = disable_dynamo(_record)
 
+    def _compiles(self, call: Call) -> bool:
+        """Whether the inputs alone say how a call multiplies by the weight."""
+        alone = reads_rows(self._adapter) or len(call.args) + len(call.kwargs) == 1
+        return self._adapter.traceable and alone
+
     def record_compiled(self, inputs: Sequence[Tensor]) -> None:
         """Capture a call of a compiled graph: it counts once a backward reaches the weight."""
         module, pending = self._module(), self._layer.pending
@@ -174,9 +179,9 @@ class ForwardHook:
         """A backward pass reached the output of a call."""
         pending = self._layer.pending
         with record_function("nysact.capture"):
-            if pending.arrive(statistics) and pending.batch.curvature.observes_outputs:
+            if pending.arrive(statistics) and pending.window.curvature.observes_outputs:
                 rows = self._adapter.output_rows(module, gradient)
-                statistics.measure_outputs(rows.to(pending.batch.rows.dtype))
+                statistics.measure_outputs(rows.to(pending.window.dtype))
 
     def _inputs(self, module: nn.Module, call: Call) -> Sequence[Tensor]:
         """The local part of what a call multiplies by the weight."""
@@ -194,27 +199,24 @@ class ForwardHook:
         without_values = any(tensor.is_nested or tensor.is_meta for tensor in inputs)
         if not (inputs and layer.weight.requires_grad) or without_values:
             return None
-        batch, samples, device = pending.batch, len(inputs[0]), inputs[0].device
+        window, device = pending.window, inputs[0].device
         # Weights that are offloaded stay on the CPU, and their statistics with them.
         offloaded = layer.weight.device.type == "cpu" != device.type
-        batch.follow(batch.rows.device if offloaded else device, layer.statistic_dtype)
-        statistics = CallStatistics(batch, pending.index, pending.samples, samples)
-        if samples == 0:
+        window.follow(window.device if offloaded else device, layer.statistic_dtype)
+        statistics = pending.capture(len(inputs[0]))
+        if statistics.samples == 0:
             return statistics
-        pending.samples += samples
-        chosen, scale = sample(
-            self._adapter, module, inputs, layer.group["subsample"], batch.start
-        )
-        size = sum(tensor.numel() for tensor in chosen) * batch.rows.dtype.itemsize
-        waits = size <= batch.queue.LIMIT
+        stride = layer.group["subsample"]
+        chosen, scale = sample(self._adapter, module, inputs, stride, window.start)
+        size = sum(tensor.numel() for tensor in chosen) * window.dtype.itemsize
+        waits = size <= window.queue.LIMIT
         # What waits may be overwritten, unless it is a copy already.
         copy = waits and chosen[0] is inputs[0]
         with without_autocast(device.type):
-            like = batch.rows
-            rows = [tensor.detach().to(like.device, like.dtype, copy=copy) for tensor in chosen]
-            linear_map = self._adapter.linear_map(module, call, rows, bias=batch.bias)
+            rows = [each.detach().to(window.device, window.dtype, copy=copy) for each in chosen]
+            linear_map = self._adapter.linear_map(module, call, rows, bias=window.bias)
         statistics.wait(linear_map, scale)
-        batch.queue.add(statistics, size) if waits else statistics.measure()
+        window.queue.add(statistics, size) if waits else statistics.measure()
         return statistics
 
 

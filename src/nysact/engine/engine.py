@@ -79,7 +79,7 @@ class Engine:
         if together:
             self._agree()
         for group in self._groups:
-            capturing = group.batch.capturing
+            capturing = group.window.capturing
             # Which steps reduce depends on their number alone: it is the same on all ranks.
             if not (group.takes_statistics if together else capturing):
                 continue
@@ -99,7 +99,7 @@ class Engine:
             return
         rank, ranks = self.processes.index, self.processes.count
         terms = [
-            group.running.contribution(rank, ranks, present=group.batch.capturing)
+            group.running.contribution(rank, ranks, present=group.window.capturing)
             for group in groups
         ]
         self.processes.sum(list(chain.from_iterable(terms)))
@@ -139,7 +139,7 @@ class Engine:
     def discard(self) -> None:
         """Drop the statistics of the gradients that are about to be reset."""
         for layer in self.distinct:
-            if layer.pending.batch.is_open:
+            if layer.pending.window.is_open:
                 layer.pending.discard()
 
     def pause(self, *, paused: bool) -> None:
@@ -162,7 +162,7 @@ class Engine:
         found = [
             layer
             for layer in self.distinct
-            if layer.pending.batch.capturing
+            if layer.pending.window.capturing
             and layer.pending.has_gradient
             and not (layer.pending.was_called or layer in self._bypassed)
         ]

@@ -1,6 +1,6 @@
-"""Statistics of a call, of a batch, and of all batches so far."""
+"""Statistics of one call, and of all steps so far."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nysact.curvature import Curvature, Shape, Tensors, lift
 from nysact.layers import LinearMap
+from nysact.torch_private import foreach_mul
 
 ROWS = "rows"
 
@@ -22,15 +23,15 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 class CallStatistics:
     """The statistics of one forward call: sampled inputs that wait, then sums over their rows."""
 
-    def __init__(self, batch: "BatchStatistics", index: int, offset: int, samples: int) -> None:
-        self.generation = batch.generation
-        self.samples = samples
+    def __init__(
+        self, curvature: Curvature, probes: Tensor, offset: int, samples: int, generation: int
+    ) -> None:
+        self.samples, self.generation = samples, generation
         self.sums: Tensors = {}
         self.rows: Sequence[float] = ()  # one entry a group
-        self.output_rows = 0
-        self._curvature = batch.curvature
-        self._probes = batch.probes[index]  # (groups, dim, rank)
-        self._offset = offset
+        self._curvature = curvature
+        self._probes = probes  # (groups, dim, rank)
+        self._offset = offset  # samples of earlier calls of the step
         self._linear_map: LinearMap | None = None
         self._scale = 1.0  # how many samples each that was taken stands for
 
@@ -40,18 +41,20 @@ class CallStatistics:
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Reduce the sampled inputs to sums over their rows."""
-        if self._linear_map is not None:
-            with without_autocast(self._probes.device.type):
-                self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
-            self.rows = _scale(self.sums, self._linear_map.rows, self._scale)
-            self._linear_map = None
+        """Reduce the sampled inputs to sums over their rows, scaled to those of all rows."""
+        if self._linear_map is None:
+            return
+        with without_autocast(self._probes.device.type):
+            self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
+        if self._scale != 1:
+            foreach_mul(list(self.sums.values()), self._scale)
+        self.rows = [count * self._scale for count in self._linear_map.rows]
+        self._linear_map = None
 
     @torch.no_grad()
     def measure_outputs(self, rows: Tensor) -> None:
         """Reduce the gradient of the call's output, (groups, rows, out), in the same way."""
         self.sums |= self._curvature.measure_outputs(rows, self.samples, self._offset)
-        self.output_rows = rows.shape[1]
 
 
 class CallQueue:
@@ -84,71 +87,6 @@ class CallQueue:
     def drop(self) -> None:
         self._calls: list[CallStatistics] = []
         self._bytes = 0
-
-
-class BatchStatistics:
-    """Sums over the rows of one step, of all layers of a group."""
-
-    def __init__(
-        self,
-        curvature: Curvature,
-        queue: CallQueue,
-        follow: Callable[[torch.device, torch.dtype], None],
-        *,
-        bias: bool,
-    ) -> None:
-        self.curvature = curvature
-        self.queue = queue
-        self.follow = follow  # moves the group's state to a device and dtype
-        self.bias = bias  # whether rows end in a constant 1
-        self.capturing = False  # whether the next forward is captured
-        # Sums of another generation were taken with other probes, or lie on another device.
-        self.generation = 0
-        self.close()
-
-    def open(self, running: "RunningStatistics", probes: Tensor, start: int) -> None:
-        """Start a step from zero, with the window's probes, (layers, groups, dim, rank)."""
-        self.is_open, self.probes = True, probes
-        self.start = start  # that says which samples are taken
-        self.sums: Tensors = _zeros_like(running.tensors)
-        self._output_rows, self._samples = self.rows.clone(), self.rows[:, :1].clone()
-
-    def close(self) -> None:
-        """Release what only a step with statistics needs."""
-        self.is_open = False
-        self.sums = {}
-        self.probes = self._output_rows = self._samples = torch.empty(0)
-
-    @property
-    def rows(self) -> Tensor:  # (layers, groups)
-        return self.sums[ROWS]
-
-    def add(self, index: int, call: CallStatistics) -> None:
-        """Add the statistics of one call of the layer at ``index``."""
-        for name, value in call.sums.items():
-            self.sums[name][index].add_(value)
-        if len(set(call.rows)) == 1:
-            self.rows[index].add_(call.rows[0])
-        else:
-            for group, count in enumerate(call.rows):
-                self.rows[index, group].add_(count)
-        if self.curvature.observes_outputs:
-            self._output_rows[index].add_(call.output_rows)
-            self._samples[index].add_(call.samples)
-
-    def clear(self, index: int) -> None:
-        for value in (*self.sums.values(), self._output_rows, self._samples):
-            value[index].zero_()
-
-    def total(self) -> tuple[Tensors, Tensor]:
-        """The step's totals, and (layers, groups): where there are data, all of them finite."""
-        totals = self.curvature.totals(self.sums, self._samples)
-        usable = self.rows > 0
-        if self.curvature.observes_outputs:
-            usable &= self._output_rows > 0
-        for total in totals.values():
-            usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
-        return totals, usable
 
 
 class RunningStatistics:
@@ -257,15 +195,6 @@ class RunningStatistics:
             total.add_(self.own[name])
             self.own[name].zero_()
         self.unreduced = False
-
-
-def _scale(sums: Tensors, rows: Sequence[int], scale: float) -> Sequence[float]:
-    """Scale the sums of sampled rows, in place, and their number to those of all rows."""
-    if scale == 1:
-        return rows
-    for value in sums.values():
-        value.mul_(scale)
-    return [count * scale for count in rows]
 
 
 def _zeros_like(tensors: Tensors) -> Tensors:

@@ -1,6 +1,12 @@
 """Layer adapters: the geometry of every kind of layer that can be preconditioned."""
 
-from nysact.layers import attention, convolution, linear, standardized  # noqa: F401, they register
+from nysact.layers import (  # noqa: F401, each registers itself
+    attention,
+    convolution,
+    experts,
+    linear,
+    standardized,
+)
 from nysact.layers.adapter import Call as Call
 from nysact.layers.adapter import Geometry as Geometry
 from nysact.layers.adapter import LayerAdapter as LayerAdapter

@@ -23,7 +23,7 @@ class LinearMap(ABC):
     ``L^T L / rows``; a sketch of it takes two products and nothing of size ``d x d``.
     """
 
-    rows: Sequence[int]  #: Number of rows of each group.
+    rows: Sequence[float]  #: Number of rows of each group.
     samples: int  #: Number of samples that the rows come from.
 
     @abstractmethod
@@ -66,7 +66,7 @@ class DenseMap(LinearMap):
     def __init__(self, inputs: Sequence[Tensor], *, bias: bool) -> None:
         self._inputs = [tensor.flatten(0, -2) for tensor in inputs]
         self._bias = bias
-        self.rows = [matrix.shape[0] for matrix in self._inputs]
+        self.rows = [len(matrix) for matrix in self._inputs]
         self.samples = inputs[0].shape[0]
 
     def apply(self, probes: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class DenseMap(LinearMap):
         return torch.addmm(probe[-1], matrix, probe[:-1]) if self._bias else matrix @ probe
 
     def adjoint(self, products: Tensor) -> Tensor:
-        parts = products.split(list(self.rows))
+        parts = products.split([len(matrix) for matrix in self._inputs])
         return torch.stack([self._adjoint(m, p) for m, p in zip(self._inputs, parts, strict=True)])
 
     def _adjoint(self, matrix: Tensor, product: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ class DenseMap(LinearMap):
         return torch.cat([sketch, product.sum(0, keepdim=True)]) if self._bias else sketch
 
     def squared_norm(self) -> Tensor:
-        norms = [torch.linalg.vector_norm(matrix).square() for matrix in self._inputs]
-        return torch.stack([n + self._bias * m for n, m in zip(norms, self.rows, strict=True)])
+        norms = [torch.linalg.vector_norm(m).square() + self._bias * len(m) for m in self._inputs]
+        return torch.stack(norms)
 
     def row_sum(self) -> Tensor:
         return torch.stack([self._with_ones(matrix).sum(0) for matrix in self._inputs])

@@ -1,4 +1,4 @@
-"""Which update each parameter gets under Muon, and why."""
+"""Which update each parameter gets, and why: Muon is for hidden matrices and convolutions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from nysact.updates import MatrixLayout
 
 # Names of modules whose weight packs the projections of query, key and value.
 _PACKED = ("c_attn", "qkv", "qkv_proj", "Wqkv", "query_key_value")
+_BIAS = "a bias"
 
 
 class Assignment(NamedTuple):
@@ -22,22 +23,77 @@ class Assignment(NamedTuple):
     layout: MatrixLayout | None = None
 
 
-def assign(model: nn.Module) -> dict[Tensor, Assignment]:
+class Assignments:
+    """The update of each parameter of an optimizer; the model is read only if Muon takes part."""
+
+    def __init__(self, default: str | None, adamw: Mapping[str, Any]) -> None:
+        self._default = default
+        self._adamw = adamw  # settings of the parameters that Muon leaves out
+        self._found: dict[Tensor, Assignment] = {}
+        self.layouts: dict[Tensor, MatrixLayout] = {}
+        self._reasons: dict[Tensor, str] = {}
+
+    def reason(self, param: Tensor) -> str:
+        """Why a parameter has its update."""
+        return self._reasons.get(param, "the default of every parameter")
+
+    def divide(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Groups of named parameters, divided where their update is Muon by default."""
+        if "muon" in [group.get("update", self._default) for group in groups]:
+            self._found = _assign(model)
+            self.layouts = {p: each.layout for p, each in self._found.items() if each.layout}
+        divided = [part for group in groups for part in self._divided(group)]
+        for group in divided:
+            self._check_matrices(group)
+        return divided
+
+    def _divided(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+        """Divide a group between Muon and AdamW, unless it says its update."""
+        params = [param for _, param in group["params"]]
+        if "update" in group:
+            self._reasons.update(dict.fromkeys(params, "chosen by its parameter group"))
+        if "update" in group or self._default != "muon":
+            return [group]
+        self._reasons.update((param, self._found[param].reason) for param in params)
+        # A group without weight decay has none under AdamW either.
+        adamw = {**self._adamw, **{k: v for k, v in group.items() if k == "weight_decay" and not v}}
+        own = {name: group.get(f"adamw_{name}", value) for name, value in adamw.items()}
+        rest = {name: v for name, v in group.items() if not name.startswith("adamw_")}
+        groups = [{**rest, "update": "muon"}, {**rest, **own, "update": "adamw"}]
+        for each in groups:
+            pairs = [(n, p) for n, p in group["params"] if self._found[p].update == each["update"]]
+            each["params"] = pairs
+        return [each for each in groups if each["params"]]
+
+    def _check_matrices(self, group: Mapping[str, Any]) -> None:
+        """Raise if a group of named parameters asks Muon to update what it can't."""
+        for name, param in group["params"] if group.get("update") == "muon" else ():
+            layout, split = self.layouts.get(param), split_of(param)
+            if layout is None or isinstance(split, str):
+                why = self._found[param].reason if layout is None else split
+                known = (
+                    "the weight of a layer with an adapter" if layout is None else "such a split"
+                )
+                raise ValueError(
+                    f"update='muon' for the parameter {name!r} of shape {tuple(param.shape)} that "
+                    f"is {why}: Muon needs {known}; put it into a group with update='adamw'"
+                )
+
+
+def _assign(model: nn.Module) -> dict[Tensor, Assignment]:
     """Assign Muon to the hidden matrices and convolutions of a model, AdamW to everything else."""
     found: dict[Any, Assignment] = {}
     served: list[tuple[str, nn.Module, LayerAdapter]] = []
     for name, module in model.named_modules():
         adapters = find_adapters(module)
-        reason = _reason(module) if isinstance(adapters, str) else "a bias"
+        reason = _reason(module) if isinstance(adapters, str) else _BIAS
         for param in own_parameters(module).values():
-            if param is not None and reason != "a bias":
+            if param is not None and (reason != _BIAS or param not in found):
                 found[param] = Assignment("adamw", reason)
-            elif param is not None:
-                found.setdefault(param, Assignment("adamw", reason))
         served += [] if isinstance(adapters, str) else [(name, module, a) for a in adapters]
     for index, (name, module, adapter) in enumerate(served):
         weight = own_parameters(module)[adapter.weight_name]
-        if found[weight].reason == "a bias":
+        if found[weight].reason == _BIAS:
             found[weight] = _of_weight(name, module, adapter, index, len(served))
     return found
 
@@ -54,7 +110,8 @@ def _of_weight(
 ) -> Assignment:
     """The assignment of a weight that an adapter serves, by its place in the model."""
     geometry = adapter.geometry(module)
-    layout = MatrixLayout(adapter, geometry, _parts(name, geometry.out_features))
+    packed = name.rpartition(".")[2] in _PACKED and geometry.out_features % 3 == 0
+    layout = MatrixLayout(adapter, geometry, 3 if packed else 1)
     kernel = getattr(module, "kernel_size", None)
     if min(layout.shape) == 1:
         return Assignment("adamw", "its matrices are vectors", layout)
@@ -63,65 +120,3 @@ def _of_weight(
     if index == 0 and kernel is not None and kernel == getattr(module, "stride", None):
         return Assignment("adamw", "the first layer: a patch embedding", layout)
     return Assignment("muon", "a hidden matrix" if kernel is None else "a convolution", layout)
-
-
-def _parts(name: str, out_features: int) -> int:
-    """Number of projections that a weight packs along its outputs."""
-    packed = name.rpartition(".")[2] in _PACKED
-    return 3 if packed and out_features % 3 == 0 else 1
-
-
-def divide(
-    groups: Sequence[dict[str, Any]],
-    assigned: Mapping[Tensor, Assignment],
-    default: str | None,
-    adamw: Mapping[str, Any],
-) -> tuple[list[dict[str, Any]], dict[Tensor, str]]:
-    """Groups, divided where their update is Muon by default, and each parameter's reason."""
-    divided: list[dict[str, Any]] = []
-    reasons: dict[Tensor, str] = {}
-    for group in groups:
-        params = [param for _, param in group["params"]]
-        if "update" not in group and default == "muon":
-            divided += _split_group(group, assigned, adamw)
-            reasons.update((param, assigned[param].reason) for param in params)
-        else:
-            divided.append(group)
-            explicit = "update" in group
-            why = "chosen by its parameter group" if explicit else "the default of every parameter"
-            reasons.update(dict.fromkeys(params, why))
-    for group in divided:
-        _check_matrices(group, assigned)
-    return divided, reasons
-
-
-def _split_group(
-    group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment], adamw: Mapping[str, Any]
-) -> Sequence[dict[str, Any]]:
-    """Divide a group of named parameters between Muon and AdamW; ``adamw`` has its settings."""
-    pairs: dict[str, list[Any]] = {"muon": [], "adamw": []}
-    for name, param in group["params"]:
-        pairs[assigned[param].update].append((name, param))
-    if group.get("weight_decay") == 0:
-        # A group without weight decay has none under AdamW either.
-        adamw = {**adamw, "weight_decay": 0.0}
-    own = {name: group.get(f"adamw_{name}", value) for name, value in adamw.items()}
-    rest = {name: v for name, v in group.items() if not name.startswith("adamw_")}
-    groups = [
-        {**rest, "update": "muon", "params": pairs["muon"]},
-        {**rest, **own, "update": "adamw", "params": pairs["adamw"]},
-    ]
-    return [each for each in groups if each["params"]]
-
-
-def _check_matrices(group: Mapping[str, Any], assigned: Mapping[Tensor, Assignment]) -> None:
-    """Raise if a group of named parameters asks Muon to update what it can't."""
-    for name, param in group["params"] if group.get("update") == "muon" else ():
-        layout, split = assigned[param].layout, split_of(param)
-        if layout is None or isinstance(split, str):
-            why = assigned[param].reason if layout is None else split
-            needs = "the weight of a layer with an adapter" if layout is None else "one such split"
-            raise ValueError(
-                f"update='muon' for the parameter {name!r} of shape {tuple(param.shape)} that is "
-                f"{why}: Muon needs {needs}; put it into a group with update='adamw'"
-            )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nysact.distributed import is_sharded, local
+from nysact.distributed import is_sharded, local, shard_like
 from nysact.updates import BUFFERS
 
 # With another value, the tensors of a checkpoint have another meaning.
@@ -40,19 +40,14 @@ def match(
             f"{sizes}: it was saved for another model or with other groups"
         )
     for saved, group in zip(saved_groups, groups, strict=True):
-        _check_settings(saved, group)
-        _check_names(saved, group)
+        _check_group(saved, group)
     saved_ids = chain.from_iterable(group["params"] for group in saved_groups)
     params = dict(zip(saved_ids, chain.from_iterable(g["params"] for g in groups), strict=True))
     unknown = [key for key in state_dict["state"] if key not in params]
     if unknown:
         raise ValueError(f"the state dict holds states of parameters it does not list: {unknown}")
     states = {params[key]: state for key, state in state_dict["state"].items()}
-    names = {
-        param: name
-        for group in groups
-        for param, name in zip(group["params"], group["param_names"], strict=True)
-    }
+    names = {p: n for g in groups for p, n in zip(g["params"], g["param_names"], strict=True)}
     absent = [names[weight] for weight in expected if weight not in states]
     if absent and any(group.get("step", 0) for group in saved_groups):
         raise ValueError(
@@ -64,23 +59,20 @@ def match(
     return states
 
 
-def _check_names(saved: Mapping[str, Any], group: Mapping[str, Any]) -> None:
-    for theirs, ours in zip(saved.get("param_names", ()), group["param_names"], strict=False):
-        if theirs != ours:
-            raise ValueError(
-                f"the state dict has the state of {theirs!r} where this optimizer has {ours!r}: it "
-                "was saved for another model, or for another order of parameters; if they were "
-                "only renamed, rename them in its param_groups' 'param_names' too"
-            )
-
-
-def _check_settings(saved: Mapping[str, Any], group: Mapping[str, Any]) -> None:
+def _check_group(saved: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     for name in _FIXED:
         if name in group and saved.get(name) != group[name]:
             raise ValueError(
                 f"the state dict was saved with {name}={saved.get(name)!r}, this optimizer has "
                 f"{name}={group[name]!r}: build it with the saved value, or start without the "
                 "state dict"
+            )
+    for theirs, ours in zip(saved.get("param_names", ()), group["param_names"], strict=False):
+        if theirs != ours:
+            raise ValueError(
+                f"the state dict has the state of {theirs!r} where this optimizer has {ours!r}: it "
+                "was saved for another model, or for another order of parameters; if they were "
+                "only renamed, rename them in its param_groups' 'param_names' too"
             )
 
 
@@ -114,3 +106,11 @@ def _check_state(
             f"the state dict lacks {sorted(missing)} for {name!r}: it was saved by an optimizer "
             "that did not precondition this layer"
         )
+
+
+def shard_buffers(state: Mapping[Any, dict[str, Any]]) -> None:
+    """Give the buffers of sharded parameters, which were loaded whole, their layout."""
+    for param in state:
+        for name in BUFFERS if is_sharded(param) else ():
+            if state[param].get(name) is not None:
+                state[param][name] = shard_like(state[param][name], param)

@@ -1,7 +1,7 @@
 """The signature and the docstring of an optimizer, from its options."""
 
-import inspect
 from collections.abc import Mapping
+from inspect import Parameter, Signature, cleandoc
 from textwrap import fill
 
 from nysact.optim.settings import Option
@@ -23,26 +23,24 @@ _PARAMS = (
 )
 
 
-def signature_of(options: Mapping[str, Option]) -> inspect.Signature:
+def signature_of(options: Mapping[str, Option]) -> Signature:
     """The explicit signature of an optimizer with these options."""
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    model = inspect.Parameter("model", positional)
-    params = inspect.Parameter("params", positional, default=None)
-    keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-        for name, option in options.items()
+    first = [
+        Parameter("model", Parameter.POSITIONAL_OR_KEYWORD),
+        Parameter("params", Parameter.POSITIONAL_OR_KEYWORD, default=None),
     ]
-    return inspect.Signature([model, params, *keywords])
+    keyword = Parameter.KEYWORD_ONLY
+    rest = [Parameter(name, keyword, default=each.default) for name, each in options.items()]
+    return Signature(first + rest)
 
 
 def documentation_of(doc: str, options: Mapping[str, Option]) -> str:
     """Complete a docstring by the sections Args and Raises."""
     alone = [f"``{name}``" for name, option in options.items() if not option.grouped]
-    exceptions = f", {', '.join(alone)} apart" if alone else ""
-    params = _PARAMS.format(exceptions=exceptions)
+    params = _PARAMS.format(exceptions=f", {', '.join(alone)} apart" if alone else "")
     texts = {"model": _MODEL, "params": params, **{n: option.doc for n, option in options.items()}}
     entries = [
         fill(f"{name}: {text}", 96, initial_indent="    ", subsequent_indent="        ")
         for name, text in texts.items()
     ]
-    return "\n".join([inspect.cleandoc(doc), "", "Args:", *entries, _RAISES])
+    return "\n".join([cleandoc(doc), "", "Args:", *entries, _RAISES])

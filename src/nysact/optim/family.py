@@ -1,13 +1,14 @@
 """NysAct's relatives: other curvatures on the same engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Unpack
 
 from torch import nn
 
 from nysact.curvature import Curvature, Exact, Kronecker, KroneckerVectors, SampledKronecker
 from nysact.optim.optimizer import PreconditionedOptimizer
-from nysact.optim.settings import COUNT, EngineOptions, LossOptions, Option, UpdateOptions
+from nysact.optim.rules import COUNT
+from nysact.optim.settings import EngineOptions, LossOptions, Option, UpdateOptions
 
 # Those of the NysAct paper's table 7.
 _TWO_SIDED = {"damping": 0.03, "kl_clip": 1e-3}
@@ -36,14 +37,20 @@ class FOOF(PreconditionedOptimizer, options=FOOFOptions):
     ) -> None:
         super().__init__(model, params, **options)
 
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
+    @staticmethod
+    def _curvature(options: Mapping[str, Any]) -> Curvature:
         return Exact()
 
 
 class _TwoSidedOptimizer(PreconditionedOptimizer):
-    def _loss_scale(self) -> float:
-        scale: Callable[[], float] | None = self._alone["loss_scale"]
-        return scale() if scale else 1.0
+    def __init__(
+        self, model: nn.Module, params: Any = None, **options: Unpack[TwoSidedOptions]
+    ) -> None:
+        super().__init__(model, params, **options)
+
+
+def _unscaled() -> float:
+    return 1.0
 
 
 class KFAC(_TwoSidedOptimizer, options=TwoSidedOptions, defaults=_TWO_SIDED):
@@ -56,13 +63,9 @@ class KFAC(_TwoSidedOptimizer, options=TwoSidedOptions, defaults=_TWO_SIDED):
     can't be observed get the plain update. The defaults are those of the NysAct paper's table 7.
     """
 
-    def __init__(
-        self, model: nn.Module, params: Any = None, **options: Unpack[TwoSidedOptions]
-    ) -> None:
-        super().__init__(model, params, **options)
-
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
-        return Kronecker(self._loss_scale)
+    @staticmethod
+    def _curvature(options: Mapping[str, Any]) -> Curvature:
+        return Kronecker(options["loss_scale"] or _unscaled)
 
 
 class Eva(_TwoSidedOptimizer, options=TwoSidedOptions, defaults=_TWO_SIDED):
@@ -75,23 +78,19 @@ class Eva(_TwoSidedOptimizer, options=TwoSidedOptions, defaults=_TWO_SIDED):
     can't be observed get the plain update. The defaults are those of the NysAct paper's table 7.
     """
 
-    def __init__(
-        self, model: nn.Module, params: Any = None, **options: Unpack[TwoSidedOptions]
-    ) -> None:
-        super().__init__(model, params, **options)
-
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
-        return KroneckerVectors(self._loss_scale)
+    @staticmethod
+    def _curvature(options: Mapping[str, Any]) -> Curvature:
+        return KroneckerVectors(options["loss_scale"] or _unscaled)
 
 
 class SKFACOptions(TwoSidedOptions, total=False):
     """Options of :class:`nysact.SKFAC`."""
 
-    rank: Annotated[int, Option(128, COUNT, "Number m of samples kept.")]
+    rank: Annotated[int, Option(128, COUNT), "Number m of samples kept."]
 
 
 class SKFAC(
-    _TwoSidedOptimizer,
+    PreconditionedOptimizer,
     options=SKFACOptions,
     defaults={**_TWO_SIDED, "stat_decay": 0.0, "subsample": 1},
 ):
@@ -113,5 +112,6 @@ class SKFAC(
                 raise TypeError(f"SKFAC has no {name}: it keeps the first samples of one batch")
         super().__init__(model, params, **options)
 
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
-        return SampledKronecker(group["rank"], self._loss_scale)
+    @staticmethod
+    def _curvature(options: Mapping[str, Any]) -> Curvature:
+        return SampledKronecker(options["rank"], options["loss_scale"] or _unscaled)

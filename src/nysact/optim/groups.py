@@ -1,12 +1,22 @@
 """Parameter groups of a model's named parameters, from what a user passes as ``params``."""
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from nysact.engine import clean_name
+from nysact.optim.settings import AdamWOptions, Option, options_of
+
+# What torch, its schedulers and other libraries keep in parameter groups.
+_FOREIGN = {
+    *("params", "param_names", "step", "name", "lr_scale", "precondition", "differentiable"),
+    *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"),
+}
+# Schedulers take an optimizer for AdamW by its default betas: other faces have none.
+_ADAMW = options_of(AdamWOptions, {})
 
 
 def named_groups(model: nn.Module, params: Any) -> list[dict[str, Any]]:
@@ -25,15 +35,10 @@ def named_groups(model: nn.Module, params: Any) -> list[dict[str, Any]]:
                 "the model has no trainable parameter: set requires_grad=True on what is to be "
                 "trained, or pass params="
             )
-    if isinstance(params, float | int):
-        raise TypeError(
-            f"params={params!r} is a number, expected parameters or groups: options are keywords, "
-            f"such as lr={params!r}"
-        )
-    if isinstance(params, Tensor | dict | set):
+    if not isinstance(params, Iterable) or isinstance(params, Tensor | dict | set):
         raise TypeError(
             f"params is a {type(params).__name__}, expected an iterable, in a fixed order, of "
-            "parameters, named parameters or parameter groups"
+            "parameters, named parameters or parameter groups; options are keywords, as in lr=0.1"
         )
     entries = list(params)
     if not entries:
@@ -79,3 +84,35 @@ def _parameters(params: Any) -> Iterable[Any]:
         raise TypeError("params is a set, expected parameters in a fixed order, such as a list")
     entries = [params] if isinstance(params, Tensor) else list(params)
     return [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+
+
+def unknown_name(names: Collection[str], known: Collection[str]) -> str | None:
+    """The first name that isn't known and the nearest one that is, in words."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f", expected one of {sorted(known)}"
+            return f"{name!r}{hint}"
+    return None
+
+
+def check_group(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """Check the options of a parameter group that is completed with the defaults."""
+    options = {**options, **{name: _ADAMW[name] for name in _ADAMW if name in group}}
+    unknown = unknown_name(group.keys() - _FOREIGN, options.keys())
+    if unknown:
+        raise ValueError(f"unknown parameter group option {unknown}")
+    for name, option in options.items():
+        option.check(name, group[name])
+    if not isinstance(group["precondition"], bool):
+        raise ValueError(f"precondition={group['precondition']!r}, expected True or False")
+    if group["inv_interval"] % group["cov_interval"]:
+        raise ValueError(
+            f"inv_interval={group['inv_interval']} is not a multiple of "
+            f"cov_interval={group['cov_interval']}: factors are refreshed right after statistics "
+            "were taken, so choose a multiple"
+        )
+    if group.get("nesterov") and not group["momentum"]:
+        raise ValueError("nesterov=True needs momentum > 0, got momentum=0")
+    if group.get("foreach") and group.get("fused"):
+        raise ValueError("foreach=True and fused=True exclude each other: set one of them")

@@ -17,12 +17,11 @@ class NysActOptions(UpdateOptions, NystromOptions, EngineOptions, total=False):
 class NystromOptimizer(PreconditionedOptimizer):
     """An optimizer on the Nystrom approximation of the activation covariance."""
 
-    def _curvature(self, group: Mapping[str, Any]) -> Curvature:
+    @staticmethod
+    def _curvature(options: Mapping[str, Any]) -> Curvature:
+        long = options["memory"] == "long"
         return Nystrom(
-            group["sketch"],
-            tail=group["tail"],
-            power=group["power"],
-            carries=group["memory"] == "long",
+            options["sketch"], tail=options["tail"], power=options["power"], carries=long
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 from nysact.distributed import local
@@ -14,15 +16,13 @@ from nysact.updates.gradients import (
     local_gradients,
     rate_of,
     steps_of,
-    with_gradient,
 )
 
 
-def adamw_update(group: dict[str, Any], gradients: Gradients, state: States) -> None:
-    """Update the parameters of a group; ``grad`` is only read, each rank updates what it holds."""
-    params = with_gradient(group)
-    if not params:
-        return
+def adamw_update(
+    group: Mapping[str, Any], params: Sequence[Tensor], gradients: Gradients, state: States
+) -> None:
+    """Update parameters of a group; ``grad`` is only read, each rank updates what it holds."""
     chosen = local_gradients(params, gradients)
     if any(gradient.is_sparse for gradient in chosen):
         raise ValueError(

@@ -12,11 +12,8 @@ from nysact.distributed import local, local_gradient
 
 Gradients = Mapping[Tensor, Tensor]
 States = MutableMapping[Tensor, dict[str, Any]]
-
-
-def with_gradient(group: Mapping[str, Any]) -> list[Tensor]:
-    """The parameters of a group that have a gradient."""
-    return [param for param in group["params"] if param.grad is not None]
+# Tensors of the shape of a parameter that any update keeps.
+BUFFERS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 
 def local_gradients(params: Iterable[Tensor], gradients: Gradients) -> list[Tensor]:

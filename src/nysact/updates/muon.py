@@ -10,29 +10,20 @@ from torch import Tensor
 
 from nysact.distributed import Processes, local
 from nysact.torch_private import foreach_lerp, foreach_mul
-from nysact.updates.gradients import (
-    Gradients,
-    States,
-    buffers_of,
-    local_gradients,
-    rate_of,
-    with_gradient,
-)
+from nysact.updates.gradients import Gradients, States, buffers_of, local_gradients, rate_of
 from nysact.updates.layout import MatrixLayout
 from nysact.updates.orthogonal import orthogonal_weights
 
 
 def muon_update(
-    group: dict[str, Any],
+    group: Mapping[str, Any],
+    params: Sequence[Tensor],
     gradients: Gradients,
     state: States,
     layouts: Mapping[Tensor, MatrixLayout],
     processes: Processes,
 ) -> None:
-    """Update the parameters of a group, between processes if any; ``grad`` is only read."""
-    params = with_gradient(group)
-    if not params:
-        return
+    """Update parameters of a group, between processes if any; ``grad`` is only read."""
     updates = _momentum(group, params, gradients, state)
     held, rate = [local(param) for param in params], rate_of(group)
     if group["weight_decay"]:

@@ -24,6 +24,16 @@ OWN = {"nysact", "nysact-columns", "nysact-gaussian", "foof", "kfac", "eva", "sk
 OWN |= {"newton-muon", "nysmuon", "nysadamw"}
 
 
+# One for each kind of curvature, update and step; the others differ in arithmetic alone.
+FAST = {"nysact", "kfac", "nysmuon", "released-columns", "adamw", "adahessian", "kbfgs"}
+
+
+def every(names: set[str]) -> pytest.MarkDecorator:
+    slow = pytest.mark.slow
+    found = [name if name in FAST else pytest.param(name, marks=slow) for name in sorted(names)]
+    return pytest.mark.parametrize("name", found)
+
+
 def of(name: str) -> Candidate:
     return candidates([name])[-1]
 
@@ -65,7 +75,7 @@ def test_phases_are_the_labels_of_each_step_and_add_up_to_it():
         assert phases["capture"] < sum(phases.values()) - 0.02
 
 
-@pytest.mark.parametrize("name", sorted(RELEASED | OWN))
+@every(RELEASED | OWN)
 def test_each_kind_of_step_has_its_phases(name):
     kinds = measure_phases(workload(), of(name))
     assert set(kinds) == {"plain", "statistics", "refresh"}
@@ -77,7 +87,7 @@ def test_each_kind_of_step_has_its_phases(name):
     assert kinds["refresh"]["refresh"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(OWN))
+@every(OWN)
 def test_capture_in_forward_and_backward_is_labelled(name):
     subject, short = workload(), of(name).with_intervals(2, 4)
     model = subject.build()
@@ -92,7 +102,7 @@ def test_capture_in_forward_and_backward_is_labelled(name):
     assert counts[0] == counts[2] >= 1 + 3
 
 
-@pytest.mark.parametrize("name", sorted(set(BASELINES) - RELEASED - OWN))
+@every(set(BASELINES) - RELEASED - OWN)
 def test_the_step_of_every_optimizer_is_told_from_forward_and_backward(name):
     for phases in measure_phases(workload(), of(name)).values():
         assert phases[EVALUATION] > 0

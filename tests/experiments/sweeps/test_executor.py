@@ -36,13 +36,16 @@ def test_a_run_that_fails_stops_no_other_and_finished_ones_are_left_alone(tmp_pa
     bad = config("sgd", data=data, model={"name": "lenet5"})
     finished = config("sgd", seed=1)
     path = finish(finished, tmp_path)
-    executor = Executor(tmp_path, jobs=2, cpu=True)
+    executor = Executor(tmp_path, jobs=2, cpu=True, trackers=["tensorboard"])
     outcomes = list(executor.execute([bad, finished, good]))
     assert not (path / LOG).exists()
     by_id = {outcome.config.run_id(): outcome for outcome in outcomes}
     assert by_id[finished.run_id()] == Outcome(finished, path)
     assert by_id[good.run_id()].failure is None
-    assert load_run(by_id[good.run_id()].path).result["steps"] == 8
+    run = load_run(by_id[good.run_id()].path)
+    assert run.result["steps"] == 8
+    assert run.environment["side_by_side"] == 2
+    assert any((run.path / "tensorboard").iterdir())
     failure = by_id[bad.run_id()].failure
     assert "nowhere: expected the files" in failure
     stored = load_run(by_id[bad.run_id()].path)
@@ -52,23 +55,28 @@ def test_a_run_that_fails_stops_no_other_and_finished_ones_are_left_alone(tmp_pa
     assert "nowhere" in (stored.path / LOG).read_text()
 
 
-def test_processes_tell_trackers_and_know_of_their_neighbours(tmp_path):
-    executor = Executor(tmp_path, jobs=3, trackers=["tensorboard"])
-    (outcome,) = executor.execute([config("sgd")])
-    assert any((outcome.path / "tensorboard").iterdir())
-    assert load_run(outcome.path).environment["side_by_side"] == 3
-
-
-def test_processes_take_turns_on_devices(tmp_path, monkeypatch):
+def test_processes_take_turns_on_devices(tmp_path):
     executor = Executor(tmp_path, jobs=3, devices=["4", "7"])
     assert [executor.environment(slot)[GPUS] for slot in range(3)] == ["4", "7", "4"]
-    for visible in ("", "3", None):
-        monkeypatch.delenv(GPUS, raising=False)
-        if visible is not None:
-            monkeypatch.setenv(GPUS, visible)
-        with local_jobs() as submit:
-            assert submit(partial(os.getenv, GPUS), {}).result() == visible
-            assert submit(partial(os.getenv, GPUS), {GPUS: "5"}).result() == "5"
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked"),
+    [
+        (None, None),
+        ("3", "5"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("", None), ("3", None))),
+    ],
+)
+def test_a_job_sees_the_devices_that_it_is_given_or_those_of_the_command(
+    monkeypatch, visible, asked
+):
+    monkeypatch.delenv(GPUS, raising=False)
+    if visible is not None:
+        monkeypatch.setenv(GPUS, visible)
+    with local_jobs() as submit:
+        job = submit(partial(os.getenv, GPUS), {} if asked is None else {GPUS: asked})
+        assert job.result() == (visible if asked is None else asked)
 
 
 @pytest.mark.slow
