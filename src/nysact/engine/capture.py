@@ -153,9 +153,11 @@ class ForwardHook:
             # fully_shard calls no hook before it accumulates: a reset shows here at the earliest.
             pending.discard()
         statistics = self._measure(module, call, self._inputs(module, call))
-        for tensor in differentiable if statistics else ():
+        if statistics is None:
+            return
+        for tensor in differentiable:
             tensor.register_hook(partial(self._arrive, module, statistics))
-        if statistics and not outputs:
+        if not outputs:
             pending.capture_unhooked(statistics)
 
     _record_outside_graph = disable_dynamo(_record)
@@ -239,8 +241,10 @@ def _capture_compiled(inputs: list[Tensor], hook: int, marker: Tensor) -> None:
         _hooks[hook].record_compiled(inputs)
 
 
-@torch.library.register_fake("nysact::capture", lib=_library)
-def _(inputs: list[Tensor], hook: int, marker: Tensor) -> None: ...
+def _capture_fake(inputs: list[Tensor], hook: int, marker: Tensor) -> None: ...
+
+
+torch.library.register_fake("nysact::capture", _capture_fake, lib=_library)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
