@@ -19,9 +19,12 @@ from nysact.layers import Call, LayerAdapter
 from nysact.torch_private import (
     checkpoint_recomputes,
     disable_dynamo,
-    in_transform,
+    hide_hooks,
     is_data_parallel_replica,
+    is_fake,
+    is_recorded,
     own_parameters,
+    register_hidden_hook,
 )
 
 DATA_PARALLEL = (
@@ -38,24 +41,18 @@ class Capture:
         self.paused = False
         # Whether a pause could have hidden a call of the step from the hooks.
         self.was_paused = False
-        self._gradient_handles: list[Any] = []
-        handles: list[Any] = [
-            module.register_forward_hook(ForwardHook(module, layer, adapter), with_kwargs=True)
-            for module, layer, adapter in modules
-        ]
-        self.remove = weakref.finalize(self, _remove, handles, self._gradient_handles)
+        self.hooks = [ForwardHook(*each) for each in modules]
+        hide_hooks(module for hook in self.hooks if (module := hook.module()) is not None)
+        self.remove = weakref.finalize(self, _remove, self.hooks)
         self.remove.atexit = False
 
     def begin_step(self, groups: Sequence[LayerGroup]) -> None:
         """Capture the next forwards if the step they lead to takes statistics."""
-        _remove(self._gradient_handles)
         self.queue.drop()
         for group in groups:
-            if group.takes_statistics:
-                group.open()
-                self._watch_gradients(group.layers)
-            else:
-                group.close()
+            group.begin_step()
+        for hook in self.hooks if self.remove.alive else ():
+            hook.install()
         self.was_paused = False
         self.pause(groups, paused=self.paused)
 
@@ -65,25 +62,12 @@ class Capture:
         self.was_paused |= paused
         active = self.remove.alive and not paused
         for group in groups:
-            group.window.capturing = group.takes_statistics and active
-
-    def _watch_gradients(self, layers: Iterable[Layer]) -> None:
-        """Hook the weights that get a gradient, in steps with statistics alone."""
-        for layer in layers if self.remove.alive else ():
-            if layer.weight.requires_grad:
-                before = partial(_before_accumulation, layer)
-                after = partial(_after_accumulation, layer)
-                self._gradient_handles += [
-                    layer.weight.register_hook(before),
-                    layer.weight.register_post_accumulate_grad_hook(after),
-                ]
+            group.window.capturing = group.window.is_open and active
 
 
-def _remove(*lists: list[Any]) -> None:
-    for handles in lists:
-        for handle in handles:
-            handle.remove()
-        handles.clear()
+def _remove(hooks: Iterable["ForwardHook"]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 @disable_dynamo
@@ -100,32 +84,55 @@ def _after_accumulation(layer: Layer, weight: Tensor) -> None:
         layer.pending.set_aside()
 
 
-class CopiedHook:
-    """What a :class:`ForwardHook` becomes in a copy or pickle of the model: it does nothing."""
-
-    def __call__(self, *args: Any) -> None: ...
-
-
 class ForwardHook:
     """Captures the calls of one module."""
 
     def __init__(self, module: nn.Module, layer: Layer, adapter: LayerAdapter) -> None:
-        self._module = weakref.ref(module)
-        self._layer = layer
+        self.module = weakref.ref(module)
+        self.layer = layer
         self._adapter = adapter
+        self._handle: Any = None
         self._number = next(_numbers)
         self._marker = torch.empty(0, device="cpu")
         _hooks[self._number] = self
 
-    def __reduce__(self) -> tuple[type[CopiedHook], tuple[()]]:
-        return CopiedHook, ()
+    def is_current(self) -> bool:
+        """Whether the module still has its weight: pruning and parametrisations move it."""
+        module = self.module()
+        return module is None or self._adapter.weight_name in own_parameters(module)
+
+    def install(self) -> None:
+        """Hook the module, and in steps with statistics its weight if that gets a gradient."""
+        module, layer = self.module(), self.layer
+        if self._handle is None and module is not None:
+            self._handle = register_hidden_hook(module, self)
+        if (
+            layer.pending.window.is_open
+            and layer.weight.requires_grad
+            and not layer.pending.handles
+        ):
+            before, after = (
+                partial(_before_accumulation, layer),
+                partial(_after_accumulation, layer),
+            )
+            layer.pending.handles = [
+                layer.weight.register_hook(before),
+                layer.weight.register_post_accumulate_grad_hook(after),
+            ]
+
+    def remove(self) -> None:
+        """Unhook the module and its weight."""
+        self.layer.pending.unhook()
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def __call__(
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> None:
         """Capture one call; other hooks have replaced its inputs by now, if any do."""
-        window, call = self._layer.pending.window, Call(args, kwargs)
-        if not (window.capturing and torch.is_grad_enabled()) or in_transform():
+        window, call = self.layer.pending.window, Call(args, kwargs)
+        if not (window.capturing and torch.is_grad_enabled()) or is_recorded():
             return
         if not torch.compiler.is_compiling():
             with record_function("nysact.capture"):
@@ -143,13 +150,15 @@ class ForwardHook:
         """Capture a call in its autograd graph: it counts once a backward reaches its output."""
         if is_data_parallel_replica(module):
             raise TypeError(DATA_PARALLEL)
-        weight, pending = self._layer.weight, self._layer.pending
-        pending.was_called = True
+        weight, pending = self.layer.weight, self.layer.pending
         outputs = list(_tensors(output))
-        differentiable = [tensor for tensor in outputs if tensor.requires_grad]
-        if not (differentiable or not outputs) or checkpoint_recomputes():
+        if any(is_fake(tensor) for tensor in outputs):
             return
-        if self._layer.is_sharded and pending.has_gradient and weight.grad is None:
+        pending.was_called = True
+        differentiable = [tensor for tensor in outputs if tensor.requires_grad]
+        if (outputs and not differentiable) or checkpoint_recomputes() or not self.is_current():
+            return
+        if self.layer.is_sharded and pending.has_gradient and weight.grad is None:
             # fully_shard calls no hook before it accumulates: a reset shows here at the earliest.
             pending.discard()
         statistics = self._measure(module, call, self._inputs(module, call))
@@ -169,9 +178,9 @@ class ForwardHook:
 
     def record_compiled(self, inputs: Sequence[Tensor]) -> None:
         """Capture a call of a compiled graph: it counts once a backward reaches the weight."""
-        module, pending = self._module(), self._layer.pending
+        module, pending = self.module(), self.layer.pending
         pending.was_called = True
-        if module is None or checkpoint_recomputes():
+        if module is None or checkpoint_recomputes() or not self.is_current():
             return
         statistics = self._measure(module, Call(inputs, {}), inputs)
         if statistics:
@@ -179,7 +188,7 @@ class ForwardHook:
 
     def _arrive(self, module: nn.Module, statistics: CallStatistics, gradient: Tensor) -> None:
         """A backward pass reached the output of a call."""
-        pending = self._layer.pending
+        pending = self.layer.pending
         with record_function("nysact.capture"):
             if pending.arrive(statistics) and pending.window.curvature.observes_outputs:
                 rows = self._adapter.output_rows(module, gradient)
@@ -187,7 +196,7 @@ class ForwardHook:
 
     def _inputs(self, module: nn.Module, call: Call) -> Sequence[Tensor]:
         """The local part of what a call multiplies by the weight."""
-        layer = self._layer
+        layer = self.layer
         given = self._adapter.inputs(module, call)
         weight = own_parameters(module)[self._adapter.weight_name]
         check_inputs(layer.name, given, weight, layer.ranks)
@@ -197,7 +206,7 @@ class ForwardHook:
         self, module: nn.Module, call: Call, inputs: Sequence[Tensor]
     ) -> CallStatistics | None:
         """Queue the sampled inputs of a call, or measure them at once if they are large."""
-        layer, pending = self._layer, self._layer.pending
+        layer, pending = self.layer, self.layer.pending
         without_values = any(tensor.is_nested or tensor.is_meta for tensor in inputs)
         if not (inputs and layer.weight.requires_grad) or without_values:
             return None
@@ -206,6 +215,9 @@ class ForwardHook:
         offloaded = layer.weight.device.type == "cpu" != device.type
         window.follow(window.device if offloaded else device, layer.statistic_dtype)
         statistics = pending.capture(len(inputs[0]))
+        if pending.is_idle(layer.weight._version):
+            self.remove()
+            return None
         if statistics.samples == 0:
             return statistics
         stride = layer.group["subsample"]

@@ -131,6 +131,13 @@ class LayerGroup:
     def takes_statistics(self) -> bool:
         return int(self.options["step"]) % int(self.options["cov_interval"]) == 0
 
+    def begin_step(self) -> None:
+        """Open or close the group for captures."""
+        if self.takes_statistics:
+            self.open()
+        else:
+            self.close()
+
     def open(self) -> None:
         """Start the statistics of a step from zero, with the window's probes."""
         window = -(-int(self.options["step"]) // int(self.options["inv_interval"]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,9 @@ from torch import Tensor
 from nysact.curvature import Curvature, Tensors
 from nysact.engine.statistics import CallQueue, CallStatistics
 from nysact.torch_private import backward_id, backward_retains_graph
+
+# A step may well reset gradients and perturb weights a few times, and unroll a cell often.
+_SIGNS_OF_IDLENESS, _CALLS_A_SIGN = 100, 1000
 
 
 @dataclass(eq=False)
@@ -48,16 +52,38 @@ class PendingStatistics:
         self.window = window
         self.index = index  # of this layer in its group
         self.was_called = was_called  # whether a call was ever captured
+        self.handles: list[Any] = []  # of the hooks on the weight
         self.begin_step()
 
     def begin_step(self) -> None:
         """Forget all calls; those that a retained graph holds may arrive again."""
+        self.unhook()
+        self._calls = self._signs = 0
+        self._version: int | None = None
         self.has_gradient = False  # whether a backward pass reached the weight
         self._captured = 0  # samples of the calls since the last step
         self._arrived: dict[int, list[CallStatistics]] = {}
         self._received: set[int] = set()
         self._unhooked: list[CallStatistics] = []
         self._clear()
+
+    def unhook(self) -> None:
+        """Remove the hooks on the weight."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+
+    def is_idle(self, version: int) -> bool:
+        """Whether training goes on without steps of this optimizer, by what a new call shows."""
+        # Nothing tells for sure: another optimizer resets gradients or changes the weight, which is
+        # at this version; evaluation brings calls without end.
+        self._calls += 1
+        if version != self._version:
+            self._version, self._signs = version, self._signs + 1
+        idle = self._signs + self._calls // _CALLS_A_SIGN > _SIGNS_OF_IDLENESS
+        if idle:
+            self._clear()
+        return idle
 
     def _clear(self) -> None:
         # Of the calls that were set aside.
@@ -130,6 +156,7 @@ class PendingStatistics:
         self._drop_set_aside()
 
     def _drop_set_aside(self) -> None:
+        self._signs += 1
         self._captured -= self.samples
         self.has_gradient = False
         self._clear()
