@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from nysact.experiments.data import cifar
-from nysact.experiments.data.cifar import STATISTICS, load_cifar
+from nysact.experiments.data import small_images as cifar
+from nysact.experiments.data.small_images import STATISTICS, load_cifar
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.run import problem
@@ -96,7 +96,9 @@ def test_failed_download_says_what_to_do(name, tmp_path, monkeypatch):
 SHORT = ("steps=2", "batch_size=4", "threads=1", "evaluation_interval=1")
 
 
-@pytest.mark.parametrize("row", ["SGD", "KFAC", "NysAct-S"])
+@pytest.mark.parametrize(
+    "row", ["NysAct-S", *(pytest.param(row, marks=pytest.mark.slow) for row in ("SGD", "KFAC"))]
+)
 def test_recipe_trains_on_the_true_format(name, written, tmp_path, row):
     overrides = (*SHORT, f"data.folder={tmp_path}")
     recipe = load(f"table2-{name}")

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +5,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nysact.experiments.config import Config
-from nysact.experiments.data.loaders import DeviceBatches, Share
+from nysact.experiments.data.loaders import Share, device_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.losses import cross_entropy
 from nysact.experiments.run.evaluation import evaluate
@@ -19,21 +17,6 @@ from tests.experiments.run.kills import assert_same, run_with_kills
 
 SCORES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 4, 1, 1, 2, 3])
-
-
-def test_cross_entropy_of_class_numbers_shares_and_smoothed_targets():
-    assert cross_entropy()(SCORES, LABELS) == F.cross_entropy(SCORES, LABELS)
-    smoothed = cross_entropy(0.1)(SCORES, LABELS)
-    assert smoothed == F.cross_entropy(SCORES, LABELS, label_smoothing=0.1)
-    shares = F.one_hot(LABELS, 5).float()
-    assert torch.allclose(cross_entropy()(SCORES, shares), F.cross_entropy(SCORES, LABELS))
-    by_hand = -(shares * 0.9 + 0.1 / 5) * SCORES.log_softmax(-1)
-    assert torch.allclose(cross_entropy(0.1)(SCORES, shares), by_hand.sum(-1).mean())
-
-
-def test_cross_entropy_of_a_language_model_is_the_mean_over_all_tokens():
-    outputs = SimpleNamespace(logits=SCORES.view(2, 3, 5))
-    assert cross_entropy()(outputs, LABELS.view(2, 3)) == F.cross_entropy(SCORES, LABELS)
 
 
 class Table(nn.Module):
@@ -48,7 +31,7 @@ class Table(nn.Module):
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
 def test_every_sample_counts_once_whatever_the_batches(batch_size):
     model = Table()
-    batches = DeviceBatches(torch.arange(6), LABELS, batch_size, Share())
+    batches = device_batches(torch.arange(6), LABELS, batch_size, Share())
     problem = Problem(train=None, test=batches, loss=cross_entropy())
     found = evaluate(model, problem, Accelerator(cpu=True))
     correct = (SCORES.argmax(1) == LABELS).sum() / 6 * 100
@@ -76,15 +59,15 @@ def test_label_smoothing_is_left_out_of_the_evaluation():
 
 
 def test_test_loss_is_that_of_the_evaluation():
-    batches = DeviceBatches(torch.arange(6), LABELS, 4, Share())
+    batches = device_batches(torch.arange(6), LABELS, 4, Share())
     problem = Problem(None, batches, cross_entropy(0.1), None, cross_entropy())
     found = evaluate(Table(), problem, Accelerator(cpu=True))
     assert found["test_loss"] == pytest.approx(float(F.cross_entropy(SCORES, LABELS)))
 
 
 def test_validation_batches_are_evaluated_beside_the_test_batches():
-    test = DeviceBatches(torch.arange(6), LABELS, 4, Share())
-    validation = DeviceBatches(torch.arange(3), LABELS[:3], 4, Share())
+    test = device_batches(torch.arange(6), LABELS, 4, Share())
+    validation = device_batches(torch.arange(3), LABELS[:3], 4, Share())
     found = evaluate(
         Table(), Problem(None, test, cross_entropy(), validation), Accelerator(cpu=True)
     )
