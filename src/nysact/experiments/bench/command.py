@@ -1,31 +1,13 @@
 """The commands ``nysact bench`` and ``nysact growth`` with their options."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 
 from nysact.experiments.bench.options import BenchOptions, ScalingOptions
-from nysact.experiments.error_message import errors_shown
-
-T = TypeVar("T")
-
-
-def as_command(options: Callable[..., T], run: Callable[[T], None]) -> Callable[..., None]:
-    """Make a typer command that has the fields of a dataclass for its options."""
-
-    def command(**given: Any) -> None:
-        with errors_shown():
-            run(options(**given))
-
-    signature = inspect.signature(options)
-    command.__doc__ = run.__doc__
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {of.name: of.annotation for of in signature.parameters.values()}
-    return command
+from nysact.experiments.options import as_command
 
 
 def run_bench(options: BenchOptions) -> None:
@@ -61,6 +43,7 @@ def run_growth(options: ScalingOptions) -> None:
     from nysact.experiments.devices import chosen_device, cpu_threads
     from nysact.experiments.environment import environment
     from nysact.experiments.files import check_writable, write_text
+    from nysact.experiments.report.style import save
 
     device = chosen_device(options.device)
     check_writable(options.output, "--output")
@@ -70,18 +53,14 @@ def run_growth(options: ScalingOptions) -> None:
     text = tables(found)
     typer.echo("\n" + text)
     write_text(options.output / "growth.md", text)
-    layer = f"one linear layer, {options.outputs} outputs, {options.rows} rows"
-    subject = f"{layer}, {setting['device_name']}"
-    for points, by, fixed in (
-        (found.by_dim, "dim", f"rank {options.rank}"),
-        (found.by_rank, "rank", f"d = {options.dim}"),
-    ):
-        files = [options.output / f"growth-{by}.{ending}" for ending in ("png", "svg")]
-        draw(points, by, f"{subject}, {fixed}", files)
+    subject = f"one linear layer, {options.outputs} outputs, {options.rows} rows"
+    fixed = {"dim": f"rank {options.rank}", "rank": f"d = {options.dim}"}
+    for by, points in {"dim": found.by_dim, "rank": found.by_rank}.items():
+        figure = draw(points, by, f"{subject}, {setting['device_name']}, {fixed[by]}")
+        files = save(figure, options.output / f"growth-{by}")
         typer.echo(f"drawn to {files[0]} and {files[1].name}")
-    write_results(
-        options.output / "growth.json", options, {"environment": setting, **asdict(found)}
-    )
+    results = options.output / "growth.json"
+    write_results(results, options, {"environment": setting, **asdict(found)})
 
 
 def write_results(
@@ -90,10 +69,7 @@ def write_results(
     """Write results as JSON, with the options that they were measured with."""
     from nysact.experiments.files import write_json
 
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(options).items()
-    }
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
     write_json(file, {"settings": given, **content})
     typer.echo(f"written to {file}")
 
