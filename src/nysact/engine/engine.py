@@ -26,7 +26,7 @@ class Engine:
     def __init__(
         self,
         discovery: Discovery,
-        curvature: Callable[[dict[str, Any]], Curvature],
+        build: Callable[[Layer], Curvature],
         processes: Processes,
         *,
         share_refresh: bool | None = None,
@@ -36,7 +36,7 @@ class Engine:
         self.distinct = list(dict.fromkeys(self.layers.values()))
         self.processes = processes
         self.capture = Capture(discovery.modules)
-        self._curvature = curvature
+        self._build = build
         self._share_refresh = share_refresh
         self._agreed = False
         self._dropped: dict[str, str] = {}  # names of layers that are preconditioned no more: why
@@ -262,7 +262,7 @@ class Engine:
             members.setdefault(group_key(layer), []).append(layer)
         queue, reduced = self.capture.queue, bool(self.processes)
         self._groups = [
-            LayerGroup(layers, self._curvature(layers[0].group), queue, reduced=reduced)
+            LayerGroup(layers, self._build(layers[0]), queue, reduced=reduced)
             for layers in members.values()
         ]
         self._group_of = {layer: group for group in self._groups for layer in group.layers}

@@ -33,7 +33,7 @@ def group_key(layer: Layer) -> tuple[Any, ...]:
     """What the layers of one group have in common."""
     weight, options = layer.weight, layer.group
     common = (id(options), layer.geometry, layer.has_bias, weight.dtype, weight.device)
-    return (*common, placement_of(weight), structure_of(options))
+    return (*common, layer.adapter.convolves, placement_of(weight), structure_of(options))
 
 
 class LayerGroup:
