@@ -70,7 +70,7 @@ def finish(run, root, **more):
 
 
 def test_runs_follow_from_those_that_are_stored(tmp_path):
-    cell = Cell(config("sgd"), Tuning(seeds=(1, 2)), tmp_path)
+    cell = Cell(config("sgd"), Tuning(), (1, 2), tmp_path)
     lefts, order = [], []
     while runs := cell.plan()[1]:
         lefts.append(cell.left())
@@ -91,7 +91,7 @@ def test_runs_follow_from_those_that_are_stored(tmp_path):
 
 
 def test_runs_that_failed_are_not_the_best_and_not_repeated(tmp_path):
-    cell = Cell(config("sgd"), Tuning(refinement=None, seeds=(1,)), tmp_path)
+    cell = Cell(config("sgd"), Tuning(refinement=None), (1,), tmp_path)
     grid = {run.sweep[RATE]: run for run in cell.plan()[1]}
     finish(grid[0.0333], tmp_path)
     finish(grid[0.0111], tmp_path)

@@ -78,6 +78,7 @@ class OwnData(Section):
     name: Literal["own"]
     train_size: NonNegativeInt = 0
     test_size: NonNegativeInt = 0
+    validation_size: NonNegativeInt = 0  # of the training samples, held out
     loss: str = ""
     workers: NonNegativeInt = 0
 

@@ -23,7 +23,7 @@ def lines_of(cell: Cell) -> Iterator[dict[str, Any]]:
             "optimizer": config.row,
             "learning_rate": config.sweep[RATE],
             "seed": config.seed,
-            "part": "tuning" if config.seed == cell.tuning.seed else "test",
+            "part": "test" if config.seed in cell.seeds else "tuning",
             "failure": failure_of(stored),
             "run": stored.path.name,
         }

@@ -38,9 +38,9 @@ def run_suite(options: SuiteOptions) -> None:
     from nysact.experiments.recipes import find_runs, load
     from nysact.experiments.sweeps.tuning import Cell, Tuning
 
-    tuning = Tuning(seeds=tuple(range(1, options.seeds + 1)))
+    seeds = range(1, options.seeds + 1)
     bases = find_runs(load(options.recipe), options.row, options.column, [0], options.assign)
-    cells = [Cell(base, tuning, options.runs) for base in bases]
+    cells = [Cell(base, Tuning(), seeds, options.runs) for base in bases]
     run_cells(cells, options)
 
 

@@ -1,7 +1,7 @@
 """The protocol by which a learning rate is tuned and then judged: see docs/suite.md."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,6 @@ class Tuning:
             while the best rate lies there; 0 gives every optimizer exactly as many trials.
         refinement: At last the best rate times and divided by this is tried; ``None`` for neither.
         seed: Of the runs that choose the rate, by the validation set.
-        seeds: Of the runs that judge the best rate, by the test set.
     """
 
     factor: float = 3.0
@@ -33,7 +32,6 @@ class Tuning:
     extensions: int = 8
     refinement: float | None = 1.7
     seed: int = 0
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
 
     @property
     def trials(self) -> int:
@@ -77,6 +75,7 @@ class Cell:
 
     base: Config  # its optimizer has the rate in the middle of the grid
     tuning: Tuning
+    seeds: Sequence[int]  # of the runs that judge the best rate, by the test set
     root: Path  # of all runs
 
     def run_at(self, rate: float, seed: int) -> Config:
@@ -94,14 +93,18 @@ class Cell:
                 return [*ended, *(run for run in runs if run not in missing)], missing
             costs |= {rate: self._cost(run) for rate, run in zip(rates, runs, strict=True)}
             ended += runs
-        judged = [self.run_at(cheapest(costs), seed) for seed in self.tuning.seeds]
+        judged = [self.run_at(cheapest(costs), seed) for seed in self.seeds]
         missing = self._missing(judged, given_up)
         return [*ended, *(run for run in judged if run not in missing)], missing
+
+    def judged(self) -> list[Config]:
+        """The runs at the best rate, when all have ended."""
+        return self.plan()[0][-len(self.seeds) :]
 
     def left(self, given_up: Set[str] = frozenset()) -> int:
         """The number of runs that are still to come if the grid is not extended."""
         ended, missing = self.plan(given_up)
-        expected = self.tuning.trials + len(self.tuning.seeds) - len(ended)
+        expected = self.tuning.trials + len(self.seeds) - len(ended)
         return max(len(missing), expected) if missing else 0
 
     def _missing(self, runs: list[Config], given_up: Set[str]) -> list[Config]:
