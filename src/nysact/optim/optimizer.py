@@ -15,7 +15,9 @@ from nysact.distributed import (
     check_no_join,
     find_processes,
     local_gradient,
+    processes_pending,
     refuse_join,
+    sharded_parameters,
     wrapper_of,
 )
 from nysact.engine import Discovery, Engine, unwrap
@@ -24,6 +26,7 @@ from nysact.optim.assignment import Assignments
 from nysact.optim.documentation import documentation_of, signature_of
 from nysact.optim.groups import check_group, name_group, named_groups, names_of, unknown_name
 from nysact.optim.inspection import InspectableOptimizer
+from nysact.optim.process_search import ProcessSearch
 from nysact.optim.settings import MuonOptions, Option, options_of
 from nysact.torch_private import disable_dynamo
 from nysact.updates import adamw_update, clip_step, init_buffers, muon_update, sgd_update
@@ -61,15 +64,14 @@ class PreconditionedOptimizer(InspectableOptimizer):
         self._assignments = Assignments(defaults.get("update"), adamw)
         check_group(defaults, self._grouped)
         groups = self._checked(model, named_groups(model, params), defaults)
-        self._processes = find_processes(wrapped, self._alone["process_group"])
-        wrapper = wrapper_of(wrapped)
-        self._wrapper = None if wrapper is None else weakref.ref(wrapper)
-        self._warned = False
+        pending = processes_pending(wrapped, self._alone["process_group"])
+        self._find_processes(None if pending else wrapped)
         super().__init__(groups, defaults)
         for group in self.param_groups:
             group["step"] = 0
         self._start(model)
         self._model = weakref.ref(model)
+        self._search = ProcessSearch(model, self._follow_wrapper) if pending else None
 
     def _checked(
         self, model: nn.Module, groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]
@@ -102,6 +104,41 @@ class PreconditionedOptimizer(InspectableOptimizer):
             share_refresh=alone["share_refresh"],
         )
 
+    def _find_processes(self, wrapped: nn.Module | None) -> None:
+        """Look for the processes that share batches, unless the model is yet to be wrapped."""
+        self._processes, self._wrapper = Processes(), None
+        if wrapped is not None:
+            self._processes = find_processes(wrapped, self._alone["process_group"])
+            wrapper = wrapper_of(wrapped)
+            self._wrapper = None if wrapper is None else weakref.ref(wrapper)
+
+    def _follow_wrapper(self) -> None:
+        """Sum over the processes of a model that was wrapped after the optimizer was built."""
+        self._search, model = None, self._living_model()
+        self._find_processes(model)
+        self.engine.processes = self._processes
+        if self._processes:
+            with sharded_parameters(model):
+                self._check_params(model)
+                self._restart(model)
+
+    def _check_params(self, model: nn.Module) -> None:
+        """Raise if a wrapper replaced parameters and the optimizer still has the old ones."""
+        owned, layouts = set(model.parameters()), self._assignments.layouts
+        for group in self.param_groups:
+            known = layouts.keys() & owned if group.get("update") == "muon" else owned
+            if not known.issuperset(group["params"]):
+                raise ValueError(
+                    "the model's parameters were replaced after the optimizer was built, as "
+                    "fully_shard does: build the optimizer from the sharded model"
+                )
+
+    def _living_model(self) -> nn.Module:
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ValueError("the model is gone: build the optimizer again with the new model")
+        return model
+
     @staticmethod
     @abstractmethod
     def _curvature(options: Mapping[str, Any]) -> Curvature:
@@ -130,6 +167,8 @@ class PreconditionedOptimizer(InspectableOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._search is not None:
+            self._search.finish()
         self.engine.step(self._update)
         for group in self.param_groups:
             group["step"] += 1
@@ -194,9 +233,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
         if self._model is None:
             super().add_param_group(param_group)
             return
-        model = self._model()
-        if model is None:
-            raise ValueError("the model is gone: build the optimizer again with the new model")
+        model = self._living_model()
         seen = {param for group in self.param_groups for param in group["params"]}
         named = name_group(param_group, names_of(model), seen)
         for group in self._checked(model, [named], self.defaults):
@@ -225,14 +262,18 @@ class PreconditionedOptimizer(InspectableOptimizer):
         """
         self.engine.consolidate()
 
+    def consolidate_state_dict(self, to: int = 0) -> None:
+        """Do what :meth:`consolidate` does, by the name that Lightning calls before it saves."""
+        self.consolidate()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes, as in ``torch.optim``; alike on all ranks."""
-        if self.engine.unreduced and not self._warned:
-            self._warned = True
+        if self.engine.unreduced:
             warnings.warn(
-                "the state dict lacks the statistics since the last refresh, which the processes "
-                "have not added up yet: for a run that resumes exactly, call "
-                "optimizer.consolidate() on all processes first",
+                f"the state dict of step {self.param_groups[0]['step']} lacks the statistics "
+                "since the last refresh, which the processes have not added up yet: for a run that "
+                "resumes exactly, call optimizer.consolidate() on all processes first, or use "
+                "nysact.integrations",
                 stacklevel=2,
             )
         return super().state_dict()
