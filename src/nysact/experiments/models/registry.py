@@ -43,9 +43,9 @@ class Model:
         return (options["in_features" if self.inputs == "features" else "context"],)
 
     def classes(self, **given: Any) -> int:
-        """Give the number of classes, which for a language model is that of the tokens."""
+        """Give the number of classes or tokens; 1 for a model whose outputs are real numbers."""
         options = self.options(given)
-        number: int = options["vocabulary" if self.inputs == "tokens" else "classes"]
+        number: int = options.get("vocabulary" if self.inputs == "tokens" else "classes", 1)
         return number
 
 
