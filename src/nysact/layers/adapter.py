@@ -45,6 +45,7 @@ class LayerAdapter(ABC):
     #: Whether :meth:`output_rows` can read the gradient of the weight's own output; two-sided
     #: curvatures skip other layers.
     shows_output: bool = False
+    convolves: bool = False  #: Whether the weight slides over its inputs.
     traceable: bool = True  #: Whether a compiled graph can hold the map: no size depends on values.
     output_dim: int = 0  #: Dimension of the weight that counts outputs, along which it is sharded.
 
