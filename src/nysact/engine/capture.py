@@ -20,7 +20,7 @@ from nysact.torch_private import (
     disable_dynamo,
     in_transform,
     is_data_parallel_replica,
-    own_parameters,
+    own_parameter,
 )
 
 DATA_PARALLEL = (
@@ -184,7 +184,7 @@ class ForwardHook:
         """The local part of what a call multiplies by the weight; none without values."""
         layer, batch = self._layer, self._layer.pending.batch
         given = self._adapter.inputs(module, call)
-        weight = own_parameters(module)[self._adapter.weight_name]
+        weight = own_parameter(module, self._adapter.weight_name)
         check_inputs(layer.name, given, weight, layer.ranks)
         inputs = tuple(local(tensor) for tensor in given)
         if any(tensor.is_nested or tensor.is_meta for tensor in inputs):
