@@ -103,7 +103,6 @@ def test_parameters_of_attention_that_no_row_reads_get_the_plain_update():
         ({"batch_first": True}, {"attn_mask": randn(4, 4, 5), "average_attn_weights": False}),
         ({"dropout": 0.5}, {}),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_output_projections_rows_are_what_attention_gives_it(options, call, stride):
@@ -123,7 +122,7 @@ def test_the_output_projections_rows_are_what_attention_gives_it(options, call, 
         # The gradient sums over the same rows.
         summed = gradient.flatten(0, 1).T @ rows.flatten(0, 1)
         assert error(weight.grad, summed) < 1e-12
-    start = optimizer.layers["out_proj"].pending.batch.start
+    start = optimizer.layers["out_proj"].pending.window.start
     chosen = spread(2, 2 // stride, start, torch.device("cpu"))
     block = rows.index_select(dim, chosen).flatten(0, 1)
     if module.out_proj.bias is not None:

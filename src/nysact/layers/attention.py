@@ -60,31 +60,27 @@ class _OutProjectionAdapter(LayerAdapter):
 
     weight_name, suffix = "out_proj.weight", "out_proj"
     bias_name: str | None = "out_proj.bias"
+    uses_call = False
 
     def geometry(self, module: Any) -> Geometry:
         return Geometry(1, *module.out_proj.weight.shape)
 
     def inputs(self, module: Any, call: Call) -> tuple[Tensor, ...]:
-        if any(hasattr(param, "to_local") for param in module.parameters(recurse=False)):
-            return ()  # A shard of the first projections would not do.
         tensors = InProjectionAdapter().inputs(module, call)
-        padding, mask = call.argument(3, "key_padding_mask"), call.argument(5, "attn_mask")
-        if tensors and padding is not None:
-            tensors += (_additive(padding.reshape(-1, padding.shape[-1]), tensors[0]),)
-        if tensors and mask is not None and mask.ndim == 3:
-            tensors += (_additive(mask, tensors[0]).unflatten(0, (-1, module.num_heads)),)
-        return tensors
+        if not tensors or any(hasattr(p, "to_local") for p in module.parameters(recurse=False)):
+            return ()  # A shard of the first projections would not do.
+        query, key, _ = tensors
+        mask = _mask(call, query, (query.shape[1], key.shape[1]), module.num_heads)
+        return tensors if mask is None else (*tensors, mask)
 
     def linear_map(
         self, module: Any, call: Call, inputs: Sequence[Tensor], *, bias: bool
     ) -> DenseMap:
         query, key, value = (tensor.transpose(0, 1) for tensor in inputs[:3])
-        masks, mask = list(inputs[3:]), call.argument(5, "attn_mask")
-        padding = masks.pop(0) if call.argument(3, "key_padding_mask") is not None else None
-        if masks:
-            mask = masks[0].flatten(0, 1)
-        elif mask is not None:
-            mask = _additive(mask, query).to(query)
+        mask = None
+        if len(inputs) > 3:
+            shape = inputs[0].shape[0], module.num_heads, len(query), len(key)
+            mask = inputs[3].expand(shape).flatten(0, 1)
         own = {name: param.to(query) for name, param in module.named_parameters(recurse=False)}
         outputs, _ = F.multi_head_attention_forward(
             query,
@@ -101,7 +97,6 @@ class _OutProjectionAdapter(LayerAdapter):
             torch.eye(module.embed_dim, dtype=query.dtype, device=query.device),
             None,
             training=False,
-            key_padding_mask=padding,
             need_weights=False,
             attn_mask=mask,
             use_separate_proj_weight=module.in_proj_weight is None,
@@ -112,8 +107,18 @@ class _OutProjectionAdapter(LayerAdapter):
         return DenseMap([outputs.transpose(0, 1)], bias=bias)
 
 
+def _mask(call: Call, query: Tensor, sizes: tuple[int, int], heads: int) -> Tensor | None:
+    """Both masks of a call as numbers added to the logits, (samples, 1 or heads, 1 or L, S)."""
+    padding, mask = call.argument(3, "key_padding_mask"), call.argument(5, "attn_mask")
+    masks = []
+    if padding is not None:
+        masks.append(_additive(padding, query).reshape(-1, 1, 1, sizes[1]))
+    if mask is not None:
+        masks.append(_additive(mask, query).reshape(-1, heads if mask.ndim == 3 else 1, *sizes))
+    return sum(masks[1:], masks[0]).expand(len(query), -1, -1, -1) if masks else None
+
+
 def _additive(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask as numbers that are added to attention's logits."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -math.inf)
