@@ -1,7 +1,7 @@
 """The hooks on a model: which calls are captured, and which of their samples."""
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -55,6 +55,11 @@ class Capture:
             hook.install()
         self.was_paused = False
         self.pause(groups, paused=self.paused)
+
+    def drop(self, layers: Collection[Layer]) -> None:
+        """Remove the hooks of some layers for good."""
+        _remove(hook for hook in self.hooks if hook.layer in layers)
+        self.hooks[:] = [hook for hook in self.hooks if hook.layer not in layers]
 
     def pause(self, groups: Iterable[LayerGroup], *, paused: bool) -> None:
         """Stop or resume capturing."""
