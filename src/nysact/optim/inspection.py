@@ -10,8 +10,6 @@ from torch.optim import Optimizer
 from nysact.engine import Engine, Layer
 from nysact.optim.assignment import Assignments
 
-_BYPASSED = "its weight got a gradient, but no call of the module was observed"
-
 
 class InspectableOptimizer(Optimizer):
     """An optimizer with an engine, whose layers and factors can be looked at."""
@@ -30,11 +28,10 @@ class InspectableOptimizer(Optimizer):
         """Module name to the reason why its parameters get the plain update.
 
         A layer of :attr:`layers` whose weight another module uses without calling it is here too,
-        from the first step with statistics on.
+        from the first step with statistics on, and a layer whose weight was pruned or parametrised
+        from the next step on.
         """
-        bypassed = self.engine.bypassed
-        found = {n: _BYPASSED for n, layer in self.engine.layers.items() if layer in bypassed}
-        return {**self._skipped, **found}
+        return {**self._skipped, **self.engine.skipped}
 
     @property
     def updates(self) -> Mapping[str, str]:

@@ -90,7 +90,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
             model,
             self.param_groups,
             alone["exclude"],
-            outputs=build({**alone, **self.param_groups[0]}).observes_outputs,
+            outputs=build({**alone, **self.param_groups[0], "convolves": False}).observes_outputs,
             ranks=self._processes.ranks,
         )
         if not found.layers:
@@ -99,7 +99,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
         self._skipped = found.skipped
         self.engine = Engine(
             found,
-            lambda group: build({**alone, **group}),
+            lambda layer: build({**alone, **layer.group, "convolves": layer.adapter.convolves}),
             self._processes,
             share_refresh=alone["share_refresh"],
         )
@@ -142,7 +142,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
     @staticmethod
     @abstractmethod
     def _curvature(options: Mapping[str, Any]) -> Curvature:
-        """Build the approximation that a parameter group asks for."""
+        """Build the approximation that the options of a layer ask for."""
 
     # --- a step ------------------------------------------------------------------------------
 
