@@ -105,7 +105,7 @@ list(executor.execute([config("sgd", epochs=100_000)]))
 
 @pytest.mark.slow
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    folder = folder_of(config("sgd", epochs=100_000).path, tmp_path)
+    folder = folder_of(config("sgd", epochs=100_000), tmp_path).path
     with subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)]) as starter:
         wait_for(lambda: (folder / "metrics.jsonl").is_file())
         assert processes_at(folder)
