@@ -5,11 +5,11 @@ table 7 but without momentum and weight decay, so that a step is the learning ra
 preconditioned gradient. Its cosine with the raw gradient is measured at every step, by layer and
 over all layers together: 1 means that the optimizer steps along the gradient, as SGD does.
 
-The released averages start at the identity and have a decay of 0.95, so that this start is forgotten
-after some 180 updates, 900 steps of the paper. Here statistics are taken at every step with a decay
-of 0.8, and it is forgotten after 40.
+The released averages start at the identity and have a decay of 0.95, so that this start is
+forgotten after some 180 updates, 900 steps of the paper. Here statistics are taken at every step
+with a decay of 0.8, and it is forgotten after 40.
 
-    python benchmarks/directions.py             # about 5 minutes on 2 cores
+    python benchmarks/directions.py             # about 3 minutes on 2 cores
 """
 
 import argparse
@@ -100,8 +100,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--steps", type=int, default=51)
-    add("--batch-size", type=int, default=64)
-    add("--inv-interval", type=int, default=5)
+    add("--batch-size", type=int, default=32)
+    add("--inv-interval", type=int, default=10)
     add("--seed", type=int, default=0)
     add("--optimizers", nargs="+", default=OPTIMIZERS)
     add("--folder", type=Path, help="folder of Fashion-MNIST's files, if not found otherwise")
