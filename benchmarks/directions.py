@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nysact.experiments.baselines import find, training_step
 from nysact.experiments.data.augmentation import Augmentation
@@ -69,6 +70,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         values = at_the_end(mine)["cosine"].to_list()
         over_layers.plot(range(1, len(values) + 1), values, **look[title], label=title)
     over_steps.set(xlabel="step", ylabel="cosine with the gradient, all layers")
+    over_layers.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_layers.set(xlabel="layer", ylabel="cosine with the gradient, last step")
     for axes in (over_steps, over_layers):
         axes.set_ylim(0, 1.02)
