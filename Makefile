@@ -65,6 +65,10 @@ docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 approximation: $(VENV)/.installed ## measure how close each sketch comes to the exact preconditioner
 	$(PY) benchmarks/approximation.py $(ARGS)
 
+.PHONY: coverage
+coverage: $(VENV)/.installed-models ## count the share of well-known models that is preconditioned
+	$(PY) benchmarks/coverage.py
+
 .PHONY: step-time
 step-time: $(VENV)/.installed ## measure the time of a training step against SGD
 	$(BIN)/nysact bench resnet32 --optimizers nysact $(ARGS)

@@ -12,7 +12,7 @@ from benchmarks.theory.check import Size, run_experiments, write_findings
 from rich.console import Console
 from rich.table import Table
 
-from nysact.experiments.error_message import errors_shown
+from nysact.experiments.errors import errors_shown
 
 
 def theory(

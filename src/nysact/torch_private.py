@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -103,11 +104,31 @@ def in_join(wrapper: DistributedDataParallel) -> bool:
 
 def fsdp_meshes(module: Any) -> list[DeviceMesh]:
     """Data-parallel meshes of a module that fully_shard was called on; only its state has them."""
+    return [group.mesh_info.mesh for group in _fsdp_groups(module)]
+
+
+def _fsdp_groups(module: Any) -> list[Any]:
     state = module._get_fsdp_state()
     # torch 2.11 has one group in a state, 2.14 a list.
     groups = getattr(state, "_fsdp_param_groups", None)
     groups = [state._fsdp_param_group] if groups is None else groups
-    return [group.mesh_info.mesh for group in groups if group is not None]
+    return [group for group in groups if group is not None]
+
+
+@contextmanager
+def shards_shown(modules: Sequence[Any]) -> Iterator[None]:
+    """Let modules hold the shards of fully_shard in the midst of a forward, which hides them."""
+    groups = [group for module in modules for group in _fsdp_groups(module)]
+    params = [param for group in groups for param in group.fsdp_params]
+    infos = [param._module_info for param in params]
+    held = [getattr(info.module, info.param_name) for info in infos]
+    for param in params:
+        param._setattr_on_modules(param.sharded_param)
+    try:
+        yield
+    finally:
+        for param, before in zip(params, held, strict=True):
+            param._setattr_on_modules(before)
 
 
 def first_local_row(tensor: Any) -> int:

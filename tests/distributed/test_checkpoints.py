@@ -206,17 +206,23 @@ def test_shards_loaded_into_a_whole_model_are_refused_with_the_remedy(two):
 
 def unconsolidated():
     model, optimizer = build("ddp")
-    train(model, optimizer, range(3), sizes=[4, 4])
-    with pytest.warns(UserWarning, match=r"optimizer.consolidate\(\) on all processes"):
+    for step in range(3):
+        train(model, optimizer, [step], sizes=[4, 4])
+        if step == 0:  # right after a refresh
+            optimizer.state_dict()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # shows a text once
         state = optimizer.state_dict()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        train(model, optimizer, [3], sizes=[4, 4])
         optimizer.state_dict()
+    texts = [str(warning.message) for warning in caught]
+    assert [text[:24] for text in texts] == [f"the state dict of step {step}" for step in (3, 4)]
+    assert all("optimizer.consolidate() on all processes" in text for text in texts)
     # The first window's refresh was the last reduction: what came since is of one process alone.
     return [state["state"][0]["rows"].item(), state["state"][0]["sketch"].abs().sum().item()]
 
 
-def test_a_state_without_the_last_statistics_says_so_once_and_is_the_same_everywhere(two):
+def test_a_state_without_the_last_statistics_says_so_each_time_and_is_the_same_everywhere(two):
     assert two(unconsolidated) == [[0.0, 0.0]] * 2
 
 

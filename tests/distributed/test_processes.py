@@ -31,8 +31,13 @@ from .training import (
 
 
 def raw_model():
-    with pytest.raises(ValueError, match=r"2 processes.*process_group=torch.distributed.group"):
-        NysAct(network())
+    model = network()
+    optimizer = NysAct(model, **SETTINGS)
+    before = [param.detach().clone() for param in model.parameters()]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"2 processes.*process_group=torch.distributed.group"):
+            train(model, optimizer, [0], sizes=[4, 4])
+    assert all(map(torch.equal, before, model.parameters()))
     with pytest.raises(TypeError, match="process_group='world'"):
         NysAct(network(), process_group="world")
     with pytest.raises(TypeError, match="process_group=3"):

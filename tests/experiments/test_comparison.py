@@ -197,7 +197,7 @@ def test_labels_tell_settings_of_one_optimizer_apart(compared):
 @pytest.mark.parametrize(
     ("optimizers", "message"),
     [
-        (["sgd", "sgd"], "'sgd' twice"),
+        (["sgd", "sgd"], "'SGD' twice"),
         ({"SGD": ("sgd", {}), "sgd": {}}, "'SGD' twice"),
         ({"sgd": 0.1}, "expected settings such as"),
         ({"a": ("sgd", 0.1)}, "expected settings such as"),

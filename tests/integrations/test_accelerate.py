@@ -45,13 +45,14 @@ def test_a_prepared_loop_trains_as_a_plain_one_does(micro_batches):
     assert_same(optimizer.optimizer, reference, tolerance=1e-4 if micro_batches > 1 else 1e-6)
 
 
-def run(build, folder, *, seed=0, kill=False, resume=False):
+def run(build, folder, *, seed=0, kill=False, resume=False, inner=model, samples=SAMPLES):
     """The loop of Accelerate's guide to checkpoints: save at a step, load, skip what was done."""
     accelerator = accelerate.Accelerator(cpu=True)
     accelerate.utils.set_seed(seed)
-    prepared = model(seed)
+    prepared = inner(seed)
+    data = dataset(dtype=next(prepared.parameters()).dtype)
     # With a generator of its own, a loader draws nothing from the global random stream.
-    loader = DataLoader(dataset(), batch_size=SAMPLES, generator=torch.Generator())
+    loader = DataLoader(data, batch_size=samples, generator=torch.Generator())
     optimizer = build(prepared)
     prepared, optimizer, loader = accelerator.prepare(prepared, optimizer, loader)
     integration.register(accelerator, optimizer)

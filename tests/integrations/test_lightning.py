@@ -1,5 +1,7 @@
 """Lightning's ``Trainer``."""
 
+import os
+
 import pytest
 import torch.nn.functional as F
 from torch import nn
@@ -57,17 +59,20 @@ class Kill(lightning.Callback):
             raise KilledError
 
 
-def fit(module, folder, checkpoint=None, count=STEPS, **options):
+def fit(module, folder, checkpoint=None, count=STEPS, samples=SAMPLES, **options):
+    processes = int(os.environ.get("WORLD_SIZE", 1))
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
         **{"max_epochs": 1, "logger": False, **options},
     )
     lightning.seed_everything(0, verbose=False)
-    loader = DataLoader(dataset(count), batch_size=SAMPLES)
+    data = dataset(count, next(module.parameters()).dtype)
+    loader = DataLoader(data, batch_size=samples)
     trainer.fit(module, loader, loader, ckpt_path=checkpoint)
     return trainer
 
@@ -83,20 +88,22 @@ def test_a_trainer_trains_as_a_plain_loop_does(clip, tmp_path):
     assert_same(trainer.optimizers[0], reference, tolerance=1e-6)
 
 
+def run(build, folder, *, seed=0, kill=False, resume=False, inner=dense, samples=SAMPLES):
+    """Two epochs with a checkpoint after each, to continue from the first."""
+    saves = lightning.pytorch.callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+    callbacks = [saves, Kill()] if kill else [saves]
+    options = {"count": STEPS // 2, "max_epochs": 2, "callbacks": callbacks, "samples": samples}
+    checkpoint = folder / "epoch=0.ckpt" if resume else None
+    return fit(Module(inner(seed), build), folder, checkpoint, **options).optimizers[0]
+
+
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_killed_training_resumes_bit_for_bit(build, tmp_path):
     # Lightning saves no random states, so the model draws nothing.
-    def run(name, seed=0, checkpoint=None, callbacks=()):
-        saves = lightning.pytorch.callbacks.ModelCheckpoint(
-            tmp_path / name, "{epoch}", save_top_k=-1
-        )
-        options = {"count": STEPS // 2, "max_epochs": 2, "callbacks": [saves, *callbacks]}
-        return fit(Module(dense(seed), build), tmp_path, checkpoint, **options).optimizers[0]
-
-    straight = run("straight")
+    straight = run(build, tmp_path / "straight")
     with pytest.raises(KilledError):
-        run("killed", callbacks=[Kill()])
-    assert_resumed(run("killed", 1, tmp_path / "killed" / "epoch=0.ckpt"), straight)
+        run(build, tmp_path / "killed", kill=True)
+    assert_resumed(run(build, tmp_path / "killed", seed=1, resume=True), straight)
 
 
 class Memory(lightning.pytorch.loggers.Logger):

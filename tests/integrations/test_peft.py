@@ -6,6 +6,8 @@ import torch
 from nysact import NysAct, NysAdamW
 
 from ..loops.training import SETTINGS, assert_same
+from ..oracles import damped_inverse, error, randn
+from ..steps import PLAIN
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -64,3 +66,45 @@ def test_adapters_and_optimizer_resume_bit_for_bit(face, tmp_path):
     optimizer.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
     train(resumed, optimizer, range(5, 9))
     assert_same(optimizer, straight)
+
+
+def gpt2(**options):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    lora = peft.LoraConfig(r=3, target_modules=["c_attn"], fan_in_fan_out=True, **options)
+    model = peft.get_peft_model(transformers.GPT2LMHeadModel(config), lora).double()
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if "lora_B" in name:  # an update of zero would give the gradient of lora_A nothing
+                param.copy_(randn(*param.shape))
+    return model
+
+
+def calls_of(module):
+    """Inputs of each call of a module from now on, and whether its output has a gradient."""
+    calls = []
+    module.register_forward_hook(
+        lambda _, args, output: calls.append((args[0].detach(), output.requires_grad))
+    )
+    return calls
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("adapter", ["lora_A", "lora_B"])
+def test_an_adapters_inverse_is_that_of_the_calls_its_gradient_came_through(dora, adapter):
+    model = gpt2(use_dora=dora)
+    optimizer = NysAct(model, **PLAIN, rank=100, damping=0.1)
+    (name,) = [name for name in optimizer.layers if adapter in name]
+    calls = calls_of(model.get_submodule(name))
+    train(model, optimizer, [0])
+    # DoRA multiplies the two matrices once more, on the identity and detached, for its norm.
+    assert len(calls) == 1 + dora
+    inputs = [inputs for inputs, _ in calls]
+    counted = max(inputs, key=lambda each: each.shape[:-1].numel())
+    assert counted.shape[:-1] == (4, 8)
+    rows = counted.flatten(0, -2)
+    expected = damped_inverse(rows.T @ rows / len(rows), 0.1)
+    assert error(optimizer.inverse(name), expected) < 1e-10

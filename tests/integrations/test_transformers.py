@@ -11,7 +11,17 @@ from nysact import NysAct
 from nysact.integrations import unwrap
 
 from ..loops.training import SETTINGS, assert_same, dense, rows, train
-from .training import ENGINE, SAMPLES, SAVED_AT, STEPS, KilledError, assert_resumed, dataset, model
+from .training import (
+    BUILDERS,
+    ENGINE,
+    SAMPLES,
+    SAVED_AT,
+    STEPS,
+    KilledError,
+    assert_resumed,
+    dataset,
+    model,
+)
 
 transformers = pytest.importorskip("transformers")
 integration = pytest.importorskip("nysact.integrations.transformers")
@@ -54,7 +64,8 @@ def trainer_of(inner, folder, **options):
     arguments = transformers.TrainingArguments(
         output_dir=folder, use_cpu=True, report_to=[], disable_tqdm=True, **{**settings, **options}
     )
-    data = [{"inputs": x, "labels": y} for x, y in dataset()]
+    pairs = dataset(dtype=next(inner.parameters()).dtype)
+    data = [{"inputs": x, "labels": y} for x, y in pairs]
     return transformers.Trainer(Classifier(inner), arguments, train_dataset=data, **given)
 
 
@@ -75,27 +86,29 @@ def test_a_trainer_trains_as_a_plain_loop_does(micro_batches, tmp_path):
     assert_same(optimizer, reference, tolerance=1e-4 if micro_batches > 1 else 1e-6)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_a_killed_training_resumes_bit_for_bit(name, tmp_path):
-    options = {
-        "save_steps": SAVED_AT,
-        "save_strategy": "steps",
-        "train_sampling_strategy": "random",
-    }
-    options["optimizer_cls_and_kwargs"] = FACTORIES[name]
-    straight = trainer_of(model(), tmp_path / "straight", **options)
-    straight.train()
-    killed = trainer_of(model(), tmp_path / "killed", **options)
-    killed.add_callback(Kill())
-    with pytest.raises(KilledError):
-        killed.train()
-    resumed = trainer_of(model(seed=1), tmp_path / "killed", **options)
-    resumed.train(resume_from_checkpoint=True)
-    assert_resumed(unwrapped(resumed), unwrapped(straight))
-
-
-def unwrapped(trainer):
+def run(build, folder, *, seed=0, kill=False, resume=False, inner=model, samples=SAMPLES):
+    """Train with a checkpoint, to continue from it."""
+    trainer = trainer_of(
+        inner(seed),
+        folder,
+        save_steps=SAVED_AT,
+        save_strategy="steps",
+        per_device_train_batch_size=samples,
+        optimizer_cls_and_kwargs=FACTORIES[build.__name__],
+    )
+    trainer.add_callback(integration.NysActCallback(trainer))
+    if kill:
+        trainer.add_callback(Kill())
+    trainer.train(resume_from_checkpoint=resume)
     return trainer.optimizer.optimizer
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_a_killed_training_resumes_bit_for_bit(build, tmp_path):
+    straight = run(build, tmp_path / "straight")
+    with pytest.raises(KilledError):
+        run(build, tmp_path / "killed", kill=True)
+    assert_resumed(run(build, tmp_path / "killed", seed=1, resume=True), straight)
 
 
 def test_the_factory_spares_biases_from_weight_decay(tmp_path):

@@ -69,7 +69,7 @@ def agree(found, given):
     """Whether a structure holds all of another, tensors up to their dtype."""
     if isinstance(given, dict):
         # Numbers only tie groups to states, and an empty dict stands for nothing.
-        rest = {k: v for k, v in given.items() if k != "params" and not (v == {})}
+        rest = {k: v for k, v in given.items() if k != "params" and v != {}}
         return all(key in found and agree(found[key], value) for key, value in rest.items())
     if isinstance(given, list):
         return all(agree(f, g) for f, g in zip(found, given, strict=True))
@@ -85,10 +85,7 @@ def check(data, face):
     model, optimizer = trained(face, 2, seed=5)
     twin, undisturbed = trained(face, 2, seed=5)
     before, given = state_of(optimizer), copy.deepcopy(state)
-    try:
-        optimizer.load_state_dict(state)
-    except (ValueError, TypeError) as error:
-        assert "state dict" in str(error) or "expected" in str(error) or "not of" in str(error)
+    if refusal(optimizer, state):
         assert same(state_of(optimizer), before)
         take_step(model, optimizer, 9)
         take_step(twin, undisturbed, 9)
@@ -97,6 +94,15 @@ def check(data, face):
         assert agree(optimizer.state_dict(), given)
         take_step(model, optimizer, 9)
         assert all(param.isfinite().all() for param in model.parameters())
+
+
+def refusal(optimizer, state):
+    """The message of the error that loading raises, or nothing."""
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -6,6 +6,7 @@ from nysact.distributed.exchange import split_of as split_of
 from nysact.distributed.groups import Group as Group
 from nysact.distributed.groups import check_no_join as check_no_join
 from nysact.distributed.groups import refuse_join as refuse_join
+from nysact.distributed.groups import sharded_parameters as sharded_parameters
 from nysact.distributed.groups import wrapper_of as wrapper_of
 from nysact.distributed.processes import Processes as Processes
 from nysact.distributed.processes import find_processes as find_processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
-from nysact.torch_private import active_ddp, fsdp_meshes, in_join, uncompiled
+from nysact.torch_private import active_ddp, fsdp_meshes, in_join, shards_shown, uncompiled
 
 # A sum over several groups goes over one after the other: within nodes, then across them, say.
 Group: TypeAlias = "dist.ProcessGroup | DeviceMesh | Sequence[dist.ProcessGroup]"
@@ -52,6 +53,12 @@ def groups_of_model(model: nn.Module) -> set[dist.ProcessGroup]:
         elif fsdp is not None and isinstance(module, fsdp.FSDPModule):
             found.update(map(group_of_mesh, fsdp_meshes(module)))
     return found
+
+
+def sharded_parameters(model: nn.Module) -> AbstractContextManager[None]:
+    """Show the shards that ``fully_shard`` hides while a forward runs."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return shards_shown([m for m in model.modules() if fsdp and isinstance(m, fsdp.FSDPModule)])
 
 
 def group_of_mesh(mesh: DeviceMesh) -> dist.ProcessGroup:

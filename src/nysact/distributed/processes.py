@@ -146,7 +146,7 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
         raise ValueError(
             f"torch.distributed runs {dist.get_world_size()} processes, but the model is neither "
             "a DistributedDataParallel nor sharded by fully_shard, so that it is unknown which of "
-            "them share its batches: build the optimizer with the wrapped model, or pass "
+            "them share its batches: wrap the model and call the wrapper, or pass "
             "process_group=torch.distributed.group.WORLD (or another group), or "
             "process_group=False if each process trains a model of its own"
         )
@@ -155,7 +155,11 @@ def find_processes(model: nn.Module, process_group: Group | Literal[False] | Non
 
 def processes_pending(model: nn.Module, process_group: Group | Literal[False] | None) -> bool:
     """Whether several processes run and nothing says yet which of them share batches."""
-    unknown = process_group is None and several_running()
+    if process_group is not None or not dist.is_available():
+        return False
+    # Started by torchrun, the processes come to know of each other later.
+    early = not dist.is_initialized() and dist.is_torchelastic_launched()
+    unknown = early or several_running()
     return unknown and not groups_of_model(model) and not fills_world(model)
 
 

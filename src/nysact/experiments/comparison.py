@@ -12,17 +12,23 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import Dataset
 
-from nysact.experiments.candidates import Candidate, Optimizers, candidates
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.data.loaders import Share, StandardBatches, StandardLoader
 from nysact.experiments.files import check_writable
+from nysact.experiments.inputs import (
+    Candidate,
+    Optimizers,
+    candidates,
+    check_target,
+    facts_of,
+    made_model,
+    size_of,
+)
 from nysact.experiments.losses import LossFunction
-from nysact.experiments.own_data import check_target, facts_of, made_model, size_of
 from nysact.experiments.run.display import display_for
-from nysact.experiments.run.failure import failure_of, succeeded
 from nysact.experiments.run.problem import EVALUATION_BATCH, Problem
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import StoredRun, load_run
+from nysact.experiments.run.store import StoredRun, failure_of, load_run, succeeded
 from nysact.experiments.summary import final, milliseconds, step_seconds, summary_table
 
 # What the table shows of each metric that the runs have.

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -40,37 +40,25 @@ def cuda() -> dict[str, Any]:
     return {
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "driver": driver_version(),
+        "driver": output_of(
+            "nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"
+        ),
         "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
     }
 
 
-def driver_version() -> str | None:
-    """Version of NVIDIA's driver, ``None`` if unknown."""
-    try:
-        drivers = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return drivers.partition("\n")[0] or None
-
-
 def version_of(package: str) -> str | None:
     """Give the version of a package, ``None`` where it isn't installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return next((found.version for found in distributions(name=package)), None)
 
 
 def device_name(device: torch.device) -> str:
     """Name the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        return cpu_name()
-    return device.type
+    return cpu_name() if device.type == "cpu" else device.type
 
 
 def cpu_name() -> str:
@@ -84,14 +72,15 @@ def cpu_name() -> str:
 def commit_of(file: Path) -> str | None:
     """Commit of the checkout with that file, ``-dirty`` if it was changed, ``None`` without one."""
     git = ("git", "-C", str(file.parent))
+    if output_of(*git, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    return output_of(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def output_of(*command: str) -> str | None:
+    """Run a command and give what it prints, ``None`` where it fails."""
     try:
-        output_of(*git, "ls-files", "--error-unmatch", file.name)
-        return output_of(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def output_of(*command: str) -> str:
-    """Run a command and give what it prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    return done.stdout.strip() or None

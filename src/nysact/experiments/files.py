@@ -51,17 +51,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a loss of power, where the system can do that."""
-    if hasattr(os, "O_DIRECTORY"):
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+    if hasattr(os, "O_DIRECTORY"):  # So that the name survives a loss of power too.
+        number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(number)
+        os.close(number)
 
 
 def read_json(path: Path) -> Any:

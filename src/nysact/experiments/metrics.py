@@ -1,8 +1,11 @@
-"""The metrics that runs record: labels, units, and whether higher is better."""
+"""The metrics that runs record: labels, units, whether higher is better, and targets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from nysact.experiments.errors import ExperimentError
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -51,6 +54,7 @@ METRICS = {
         Metric("train_loss", "training loss", "cross-entropy", log=True),
         Metric("test_loss", "test loss", "cross-entropy", log=True),
         Metric("validation_loss", "validation loss", "cross-entropy", log=True),
+        Metric("test_squared_error", "test squared error", digits=3, log=True),
         Metric("bits_per_byte", "bits per byte", "bit", digits=3),
     )
 }
@@ -59,3 +63,29 @@ METRICS = {
 def metric_of(name: str) -> Metric:
     """Look a metric up; an unknown one is taken as a cost, lower being better."""
     return METRICS.get(name) or Metric(name, name.replace("_", " "))
+
+
+SHARE = re.compile(r"(?P<share>[\d.]+)\s*%\s+of\s+(?P<row>.+)")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The quality that runs are to reach."""
+
+    value: float | None = None  # None if it is relative to a reference
+    share: float = 1.0  # share of the reference's best value; where lower is better, its divisor
+    row: str = ""  # the reference
+
+
+def parse_target(text: str) -> Target:
+    """Read a target such as ``72`` or ``90% of SGD``."""
+    share = SHARE.fullmatch(text.strip())
+    try:
+        if share:
+            return Target(share=float(share["share"]) / 100, row=share["row"].strip())
+        return Target(value=float(text))
+    except ValueError as error:
+        raise ExperimentError(
+            f"target {text!r}: expected a number such as 72, or a share of a row's best value, "
+            "such as '90% of SGD'"
+        ) from error

@@ -7,8 +7,7 @@ from rich.table import Table
 
 from nysact.experiments.formatting import mean_std_text, number
 from nysact.experiments.metrics import metric_of
-from nysact.experiments.run.failure import failure_of, succeeded
-from nysact.experiments.run.store import StoredRun
+from nysact.experiments.run.store import StoredRun, failure_of, succeeded
 
 # Writes the cell of an optimizer whose finished runs these are.
 Cell = Callable[[Sequence[StoredRun]], str]
@@ -20,13 +19,17 @@ def summary_table(runs: Sequence[StoredRun], columns: Mapping[str, Cell], title:
     table.add_column("optimizer", no_wrap=True)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
-    if not all(map(succeeded, runs)):
-        table.add_column("")
     for row in dict.fromkeys(stored.config["row"] for stored in runs):
         own = [stored for stored in runs if stored.config["row"] == row]
         good = [stored for stored in own if succeeded(stored)]
         cells = [cell(good) if good else "–" for cell in columns.values()]
-        table.add_row(row, *cells, *failures(own))
+        failures = [
+            f"seed {stored.config['seed']} failed at {failure.partition(':')[0]}"
+            for stored in own
+            if (failure := failure_of(stored)) is not None
+        ]
+        # A cell beyond the headings adds a column without one.
+        table.add_row(row, *cells, *(["; ".join(failures)] if failures else []))
     return table
 
 
@@ -52,8 +55,8 @@ def time_relative_to(reference: Sequence[StoredRun]) -> Cell:
     seconds = {stored.config["seed"]: step_seconds(stored) for stored in reference}
 
     def cell(runs: Sequence[StoredRun]) -> str:
-        pairs = [(stored, seconds.get(stored.config["seed"])) for stored in runs]
-        ratios = [step_seconds(stored) / other for stored, other in pairs if other]
+        pairs = [(step_seconds(stored), seconds.get(stored.config["seed"])) for stored in runs]
+        ratios = [own / other for own, other in pairs if other]
         return f"{median(ratios):.2f}" if ratios else "–"
 
     return cell
@@ -71,16 +74,4 @@ def state_kib(runs: Sequence[StoredRun]) -> str:
 
 def step_seconds(stored: StoredRun) -> float:
     """The mean time of a step of a finished run."""
-    seconds: float = (stored.timings or {})["mean_step_seconds"]
-    return seconds
-
-
-def failures(runs: Sequence[StoredRun]) -> list[str]:
-    """Write in one cell which runs failed, and when; no cell if none did."""
-    found = {stored.config["seed"]: failure_of(stored) for stored in runs}
-    failed = [
-        f"seed {seed} failed at {failure.partition(':')[0]}"
-        for seed, failure in found.items()
-        if failure is not None
-    ]
-    return ["; ".join(failed)] if failed else []
+    return float((stored.timings or {})["mean_step_seconds"])

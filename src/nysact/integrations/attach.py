@@ -46,6 +46,8 @@ def attach(preconditioner: Preconditioner, optimizer: Optimizer) -> None:
             "preconditioner to an optimizer"
         )
     _attached[inner] = preconditioner
+    # What Lightning calls on all processes before one of them saves.
+    inner.consolidate_state_dict = preconditioner.consolidate_state_dict
     inner.register_step_pre_hook(partial(_before_step, preconditioner))
     inner.register_state_dict_post_hook(partial(_add_state, preconditioner))
     inner.register_load_state_dict_pre_hook(partial(_take_state, preconditioner))

@@ -11,40 +11,30 @@ from nysact.optim.optimizer import PreconditionedOptimizer
 
 
 class NysActCallback(Callback):
-    """Makes checkpoints exact on several processes, and logs diagnostics.
+    """Logs diagnostics.
 
     Example:
         >>> trainer = Trainer(callbacks=[NysActCallback(every=100)])
 
     Args:
         every: Steps between logs of :func:`nysact.integrations.flat_diagnostics` to the
-            ``Trainer``'s loggers; ``None`` for no logs.
+            ``Trainer``'s loggers.
     """
 
-    def __init__(self, every: int | None = None) -> None:
+    def __init__(self, every: int) -> None:
         self._every = every
-        self._trainer: Trainer | None = None
         self._logged = 0  # the last step that was logged; an accumulated batch is no step
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._trainer = trainer
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not self._every or step % self._every or step == self._logged:
+        if step % self._every or step == self._logged:
             return
         self._logged = step
         for optimizer in _ours(trainer) if trainer.is_global_zero else ():
             for logger in trainer.loggers:
                 logger.log_metrics(flat_diagnostics(optimizer), step=step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Add up the statistics of all processes; Lightning asks all of them, optimizers last."""
-        for optimizer in _ours(self._trainer) if self._trainer else ():
-            optimizer.consolidate()
-        return {}
 
 
 def _ours(trainer: Trainer) -> Iterator[PreconditionedOptimizer]:

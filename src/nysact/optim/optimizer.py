@@ -16,7 +16,9 @@ from nysact.distributed import (
     find_processes,
     is_sharded,
     local_gradient,
+    processes_pending,
     refuse_join,
+    sharded_parameters,
     wrapper_of,
 )
 from nysact.engine import Discovery, Engine, unwrap
@@ -34,6 +36,7 @@ from nysact.optim.groups import (
     warn_of_misspelt,
 )
 from nysact.optim.inspection import InspectableOptimizer
+from nysact.optim.process_search import ProcessSearch
 from nysact.optim.settings import MuonOptions, options_of
 from nysact.optim.watch import Watch
 from nysact.torch_private import disable_dynamo
@@ -79,13 +82,12 @@ class PreconditionedOptimizer(InspectableOptimizer):
         self._assignments = Assignments(defaults.get("update"), adamw)
         check_together(defaults)
         groups = self._checked(model, named_groups(model, params), defaults, step=0)
-        self._processes = find_processes(wrapped, self._alone["process_group"])
-        wrapper = wrapper_of(wrapped)
-        self._wrapper = None if wrapper is None else weakref.ref(wrapper)
-        self._warned = False
+        pending = processes_pending(wrapped, self._alone["process_group"])
+        self._find_processes(None if pending else wrapped)
         super().__init__(groups, defaults)
         self._observe(self._discover(model))
         self._model = weakref.ref(model)
+        self._search = ProcessSearch(model, self._follow_wrapper) if pending else None
         if not self._alone["exclude"] and all(g["precondition"] for g in self.param_groups):
             coverage = coverage_of(self.engine.distinct, self.param_groups)
             warn_of_small(type(self).__name__, coverage, self._skipped)
@@ -133,6 +135,29 @@ class PreconditionedOptimizer(InspectableOptimizer):
         )
         self._watch = Watch(self.param_groups, self._grouped)
 
+    def _find_processes(self, wrapped: nn.Module | None) -> None:
+        """Look for the processes that share batches, unless the model is yet to be wrapped."""
+        self._processes, self._wrapper = Processes(), None
+        if wrapped is not None:
+            self._processes = find_processes(wrapped, self._alone["process_group"])
+            wrapper = wrapper_of(wrapped)
+            self._wrapper = None if wrapper is None else weakref.ref(wrapper)
+
+    def _follow_wrapper(self) -> None:
+        """Sum over the processes of a model that was wrapped after the optimizer was built."""
+        self._search, model = None, self._living_model()
+        self._find_processes(model)
+        self.engine.processes = self._processes
+        if self._processes:
+            with sharded_parameters(model):
+                self._regroup(model)
+
+    def _living_model(self) -> nn.Module:
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ValueError("the model is gone: build the optimizer again with the new model")
+        return model
+
     @staticmethod
     @abstractmethod
     def _curvature(options: Mapping[str, Any]) -> Curvature:
@@ -161,6 +186,8 @@ class PreconditionedOptimizer(InspectableOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._search is not None:
+            self._search.finish()
         self._follow_groups()
         self.engine.step(self._update)
         for group in self.param_groups:
@@ -233,34 +260,36 @@ class PreconditionedOptimizer(InspectableOptimizer):
             super().add_param_group(group)
         self._restart(model, {})
 
-    def _living_model(self) -> nn.Module:
-        model = self._model() if self._model else None
-        if model is None:
-            raise ValueError("the model is gone: build the optimizer again with the new model")
-        return model
-
     def _follow_groups(self) -> None:
         """Follow parameter groups that others replaced or changed since the last step."""
         self._watch.adopt(self.param_groups)
         if self._watch.is_regrouped(self.param_groups):
-            model, seen = self._living_model(), set[Tensor]()
-            names, before = names_of(model), self._watch.named()
-            for group in self.param_groups:
-                named = name_group(group, names, seen)["params"]
-                own = {"step": self._watch.step, "param_names": [name for name, _ in named]}
-                group.update({**self.defaults, **group, **own, "params": [p for _, p in named]})
-                check_group(group, self._grouped)
-            self._assignments.check(model, self.param_groups)
-            renamed = {before[names[p]]: p for p in seen if names[p] in before}
-            self._restart(model, renamed)
+            self._regroup(self._living_model())
         self._watch.check()
+
+    def _regroup(self, model: nn.Module) -> None:
+        """Observe the layers of the groups and the model as they are now."""
+        names, before, seen = names_of(model), self._watch.named(), set[Tensor]()
+        if not all(names.keys() >= set(group["params"]) for group in self.param_groups):
+            raise ValueError(
+                "the parameters of the model or of the optimizer's groups were replaced, as "
+                "fully_shard and master weights do: put the model's own into the groups, or build "
+                "the optimizer again from the model as it is now"
+            )
+        for group in self.param_groups:
+            named = name_group(group, names, seen)["params"]
+            own = {"step": self._watch.step, "param_names": [name for name, _ in named]}
+            group.update({**self.defaults, **group, **own, "params": [p for _, p in named]})
+            check_group(group, self._grouped)
+        self._assignments.check(model, self.param_groups)
+        self._restart(model, {before[names[p]]: p for p in seen if names[p] in before})
 
     def _restart(self, model: nn.Module, renamed: Mapping[Tensor, Tensor]) -> None:
         """Observe the layers that the groups cover now; what is known of the others is kept."""
         found, before, states = self._discover(model), self.engine.capture, self.engine.snapshots()
         for layer in self.engine.distinct:
             for name in self.engine.state(layer):
-                self.state[layer.weight].pop(name, None)
+                self.state.get(layer.weight, {}).pop(name, None)
         for old, new in renamed.items():
             state = self.state.pop(old, {})
             if state and is_sharded(old) == is_sharded(new) and old.shape == new.shape:
@@ -269,7 +298,8 @@ class PreconditionedOptimizer(InspectableOptimizer):
         before.remove()
         self._observe(found)
         self.engine.load({renamed.get(weight, weight): s for weight, s in states.items()})
-        self.engine.publish(self.state)
+        if self.state:
+            self.engine.publish(self.state)
         self.engine.pause(paused=before.paused)
         if not observing:
             self.remove_hooks()
@@ -284,14 +314,18 @@ class PreconditionedOptimizer(InspectableOptimizer):
         """
         self.engine.consolidate()
 
+    def consolidate_state_dict(self, to: int = 0) -> None:
+        """Do what :meth:`consolidate` does, by the name that Lightning calls before it saves."""
+        self.consolidate()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes, as in ``torch.optim``; alike on all ranks."""
-        if self.engine.unreduced and not self._warned:
-            self._warned = True
+        if self.engine.unreduced:
             warnings.warn(
-                "the state dict lacks the statistics since the last refresh, which the processes "
-                "have not added up yet: for a run that resumes exactly, call "
-                "optimizer.consolidate() on all processes first",
+                f"the state dict of step {self.param_groups[0]['step']} lacks the statistics "
+                "since the last refresh, which the processes have not added up yet: for a run that "
+                "resumes exactly, call optimizer.consolidate() on all processes first, or use "
+                "nysact.integrations",
                 stacklevel=2,
             )
         return super().state_dict()

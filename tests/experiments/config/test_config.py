@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.config import Config
-from nysact.experiments.config.run import ADDED
 from nysact.experiments.errors import ExperimentError
 from tests.experiments.configs import config
 
@@ -139,44 +138,16 @@ def test_run_id_tells_runs_apart_but_not_where_their_data_lies():
     assert text.override(["data.folder=elsewhere"]).run_id() != text.run_id()
 
 
-# What a run of an earlier version has stored, and its name.
-STORED = {
-    "recipe": "fashion-table2", "row": "Adam", "column": "LeNet-5", "sweep": {}, "seed": 0,
-    "model": {
-        "name": "lenet5", "options": {"classes": 10, "in_channels": 1, "image_size": 32},
-    },
-    "data": {
-        "name": "fashion-mnist", "folder": None, "train_size": 12800, "test_size": None,
-        "flip": True, "crop": 0,
-    },
-    "optimizer": {
-        "name": "adam",
-        "options": {"lr": 0.001, "betas": [0.9, 0.999], "weight_decay": 0.0005},
-        "decay_vectors": True,
-    },
-    "schedule": {"name": "cosine", "every": "step", "warmup_epochs": 0, "warmup_steps": 0},
-    "batch_size": 128, "epochs": 4, "steps": None, "evaluation_interval": None,
-    "label_smoothing": 0.0, "precision": "fp32", "threads": 1,
-    "record": {"covariance_norms": False, "covariances": [], "rank": 10},
-}  # fmt: skip
+class Longer(Config):
+    """The configuration of a later version."""
+
+    added: int = 3
 
 
-def test_run_of_an_earlier_version_keeps_its_name():
-    # If a new setting breaks this, list it in ADDED with the value that means what was before.
-    assert Config.checked(STORED).run_id() == "adam_lenet-5_seed-0_9fce9462"
-
-
-def test_setting_that_was_added_counts_only_where_it_is_not_as_before(monkeypatch):
-    plain, changed = config(), config().override(["data.crop=2", "optimizer.options.rank=3"])
-    added = {**ADDED, "data.crop": 0, "optimizer.options.rank": 10, "no.such.setting": 1}
-    names = {plain.run_id(), changed.run_id()}
-    monkeypatch.setattr("nysact.experiments.config.run.ADDED", added)
-    found = {plain.run_id(), changed.run_id()}
-    assert len(names | found) == 3
-    assert changed.run_id() in names
-    # As if another default had come since.
-    monkeypatch.setattr("nysact.experiments.config.run.ADDED", {**added, "data.crop": 1})
-    assert plain.run_id() not in found
+def test_a_setting_that_is_added_renames_no_run():
+    longer = Longer.model_validate(config().model_dump())
+    assert longer.run_id() == config().run_id()
+    assert longer.model_copy(update={"added": 4}).run_id() != config().run_id()
 
 
 def test_default_of_an_option_that_changes_is_another_run(monkeypatch):

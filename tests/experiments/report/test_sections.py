@@ -2,11 +2,11 @@
 
 import pytest
 
+from nysact.experiments.metrics import parse_target
 from nysact.experiments.recipes import find_runs, load, names
 from nysact.experiments.recipes.recipe_file import KINDS as RECIPE_KINDS
 from nysact.experiments.report.report import KINDS, kind_of, recipe_section, sections_of
 from nysact.experiments.run.store import load_runs
-from nysact.experiments.target import parse_target
 
 from .stored import cells, results_of, write_config, write_run
 

@@ -6,7 +6,7 @@ import torch
 from nysact.experiments.clock import StepClock
 from nysact.experiments.devices import peak_memory
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.metrics import metric_of
+from nysact.experiments.metrics import Target, metric_of, parse_target
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import RecipeFile
 from nysact.experiments.report.tables import (
@@ -17,7 +17,6 @@ from nysact.experiments.report.tables import (
     trial_table,
     varied_tables,
 )
-from nysact.experiments.target import Target, parse_target
 
 from .stored import cells, results_of, write_json, write_run, write_table
 

@@ -21,11 +21,11 @@ class KillAfter(Display):
     """Ends the run after some steps of this process."""
 
     def __init__(self, steps: int) -> None:
-        self.left = steps
+        self.steps_left = steps
 
     def on_step(self, step, loss):
-        self.left -= 1
-        if self.left == 0:
+        self.steps_left -= 1
+        if self.steps_left == 0:
             raise Killed
 
 

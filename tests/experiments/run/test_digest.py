@@ -1,5 +1,5 @@
 from nysact.experiments.data.text import read_text
-from nysact.experiments.run.digest import digest_of
+from nysact.experiments.run.problem import digest_of
 from tests.experiments.configs import config
 
 

@@ -5,7 +5,7 @@ import torch
 from rich.console import Console
 
 from nysact.experiments.run import display
-from nysact.experiments.run.display import LineDisplay, LiveDisplay, display_for
+from nysact.experiments.run.display import Display, LiveDisplay, display_for
 from tests.experiments.configs import config
 
 METRICS = {"step": 4, "epoch": 1.0, "train_loss": 0.25, "test_loss": 0.5, "test_accuracy": 87.5}
@@ -14,7 +14,7 @@ METRICS = {"step": 4, "epoch": 1.0, "train_loss": 0.25, "test_loss": 0.5, "test_
 def test_without_a_terminal_there_are_plain_lines(monkeypatch):
     console = Console(file=StringIO(), width=80)
     shown = display_for(console)
-    assert isinstance(shown, LineDisplay)
+    assert not isinstance(shown, LiveDisplay)
     shown.start(config(sweep={"optimizer.options.lr": 0.3}), steps=8, done=0)
     shown.on_step(1, torch.tensor(2.0))
     shown.on_evaluation(METRICS)
@@ -32,7 +32,7 @@ def test_without_a_terminal_there_are_plain_lines(monkeypatch):
 
 def test_resumed_run_says_where_it_goes_on():
     console = Console(file=StringIO(), width=80)
-    LineDisplay(console).start(config(), steps=8, done=5)
+    Display(console).start(config(), steps=8, done=5)
     assert console.file.getvalue() == "nysact, digits, seed 0: 8 steps, going on after 5\n"
 
 
@@ -40,7 +40,7 @@ def test_resumed_run_says_where_it_goes_on():
 def test_time_left_is_that_of_the_steps_of_this_process(monkeypatch, seconds):
     now = [0.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    shown = LineDisplay(Console(file=StringIO()))
+    shown = Display(Console(file=StringIO()))
     shown.start(config(), steps=8, done=2)
     now[0] = seconds
     assert shown.left(3) == {1: "0:05 left", 100: "8:20 left"}[seconds]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.run import problem
-from nysact.experiments.run.display import Display, LineDisplay, LiveDisplay
+from nysact.experiments.run.display import Display, LiveDisplay
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_runs
 from tests.experiments.configs import config
@@ -100,7 +100,7 @@ def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path):
 
 def test_finished_run_says_so_and_how_to_have_it_anew(tmp_path):
     path = run(config(), tmp_path)
-    for kind in (LineDisplay, LiveDisplay):
+    for kind in (Display, LiveDisplay):
         console = Console(width=40)
         with console.capture() as capture:
             run(config(), tmp_path, display=kind(console))

@@ -1,15 +1,15 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from nysact.experiments.config import Schedule
-from nysact.experiments.run.schedule import factor, make_schedule
 
 
 def factors(steps: int = 12, an_epoch: int = 3, **settings) -> list[float]:
-    return [factor(Schedule(**settings), step, steps, an_epoch) for step in range(steps)]
+    return [Schedule(**settings).factor(step, steps, an_epoch) for step in range(steps)]
 
 
 def cosine(share: float) -> float:
@@ -46,8 +46,8 @@ def test_constant_is_constant():
 
 
 def test_after_the_last_step_the_cosine_is_at_zero():
-    assert factor(Schedule(), 12, 12, 3) == pytest.approx(0, abs=1e-15)
-    assert factor(Schedule(warmup_steps=20), 25, 12, 3) == pytest.approx(0, abs=1e-15)
+    assert Schedule().factor(12, 12, 3) == pytest.approx(0, abs=1e-15)
+    assert Schedule(warmup_steps=20).factor(25, 12, 3) == pytest.approx(0, abs=1e-15)
 
 
 def test_scheduler_sets_the_rates_of_all_groups():
@@ -55,7 +55,8 @@ def test_scheduler_sets_the_rates_of_all_groups():
     optimizer = torch.optim.SGD(
         [{"params": [p], "lr": lr} for p, lr in zip(model.parameters(), (1, 2), strict=True)]
     )
-    schedule = make_schedule(optimizer, Schedule(every="step"), steps=4, steps_an_epoch=2)
+    factor = partial(Schedule(every="step").factor, steps=4, steps_an_epoch=2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     optimizer.step()
     schedule.step()
     assert schedule.get_last_lr() == pytest.approx([cosine(1 / 4), 2 * cosine(1 / 4)])

@@ -8,11 +8,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from nysact.experiments.files import write_json, write_text
 from nysact.experiments.metrics import metric_of
+from nysact.experiments.run.store import folder_of
 from nysact.experiments.sweeps import executor as executors
 from nysact.experiments.sweeps.adaptive import AdaptiveSearch
-from nysact.experiments.sweeps.executor import Executor
+from nysact.experiments.sweeps.executor import Executor, Outcome, failed
 from nysact.experiments.sweeps.search import optuna_quiet, varied
-from nysact.experiments.sweeps.training_job import Outcome, failed, folder_of
 
 from ..configs import config
 
@@ -25,7 +25,7 @@ class Written:
     """A run whose result is written at once: its accuracy is best at a learning rate of 0.1."""
 
     def __init__(self, config, root):
-        self.config, self.path = config, folder_of(config, root)
+        self.config, self.path = config, folder_of(config, root).path
 
     def done(self):
         return True
@@ -107,7 +107,7 @@ def test_diverged_runs_are_the_worst_and_crashes_are_failures(tmp_path):
 def test_a_run_that_another_process_is_at_is_no_bad_result(tmp_path):
     found = search(tmp_path)
     (run,) = (next(found.configs()),)
-    found.tell(Outcome(run, folder_of(run, tmp_path), elsewhere=True))
+    found.end(Outcome(run, folder_of(run, tmp_path).path, elsewhere=True))
     assert [trial.state for trial in trials(found)] == [STATES.FAIL]
 
 

@@ -8,16 +8,16 @@ import torch
 from nysact.experiments.data import presence
 from nysact.experiments.environment import device_name
 from nysact.experiments.files import write_json
+from nysact.experiments.run.store import folder_of
 from nysact.experiments.sweeps.duration import START_SECONDS, estimate, time_one, timed
 from nysact.experiments.sweeps.executor import Executor
-from nysact.experiments.sweeps.training_job import folder_of
 
 from ..configs import config
 from ..data.idx_files import write_fashion_mnist
 
 
 def finish(config, root, *, took=0.0, trained=1.0, device=None):
-    path = folder_of(config, root)
+    path = folder_of(config, root).path
     path.mkdir(parents=True)
     write_json(path / "config.json", config.model_dump())
     write_json(path / "environment.json", {"device_name": device or this_device()})

@@ -12,18 +12,16 @@ import psutil
 import pytest
 
 from nysact.experiments.files import write_json
-from nysact.experiments.run.failure import FAILURE
-from nysact.experiments.run.store import load_run
-from nysact.experiments.sweeps.executor import Executor
+from nysact.experiments.run.store import FAILURE, folder_of, load_run
+from nysact.experiments.sweeps.executor import LOG, Executor, Outcome
 from nysact.experiments.sweeps.jobs import GPUS, local_jobs
-from nysact.experiments.sweeps.training_job import LOG, Outcome, folder_of
 
 from ..configs import config
 
 
 def finish(config, root):
     """Write the folder of a finished run."""
-    path = folder_of(config, root)
+    path = folder_of(config, root).path
     path.mkdir(parents=True)
     write_json(path / "config.json", config.model_dump())
     write_json(path / "result.json", {"steps": 8, "epochs": 2, "metrics": {}})
@@ -82,7 +80,7 @@ def test_a_job_sees_the_devices_that_it_is_given_or_those_of_the_command(
 @pytest.mark.slow
 def test_a_process_that_is_killed_fails_its_run_alone(tmp_path):
     long, good = config("sgd", epochs=100_000), config("sgd")
-    path = folder_of(long, tmp_path)
+    path = folder_of(long, tmp_path).path
 
     def kill():
         if (path / "metrics.jsonl").is_file():
@@ -108,7 +106,7 @@ list(executor.execute([config("sgd", epochs=100_000)]))
 
 @pytest.mark.slow
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    folder = folder_of(config("sgd", epochs=100_000), tmp_path)
+    folder = folder_of(config("sgd", epochs=100_000).path, tmp_path)
     with subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)]) as starter:
         wait_for(lambda: (folder / "metrics.jsonl").is_file())
         assert processes_at(folder)

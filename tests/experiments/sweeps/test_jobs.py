@@ -8,10 +8,10 @@ import pytest
 import submitit
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.run.store import load_run
+from nysact.experiments.options import BatchOptions
+from nysact.experiments.run.store import folder_of, load_run
 from nysact.experiments.sweeps.executor import JOB_FILE, Executor, executor_for
 from nysact.experiments.sweeps.jobs import JOB, Job, cluster_submitter, prefixed
-from nysact.experiments.sweeps.training_job import folder_of
 
 from ..configs import config
 
@@ -58,7 +58,7 @@ def test_a_later_start_finds_the_job_of_an_earlier_one(tmp_path):
     first, second = (
         each.start(config("sgd"), 0, partial(each.cluster.submit, JOB)) for each in executors
     )
-    number = (folder_of(config("sgd"), tmp_path) / JOB_FILE).read_text()
+    number = (folder_of(config("sgd"), tmp_path).path / JOB_FILE).read_text()
     assert first.job_id == second.job_id == number
     second.wait()
     assert executors[1].outcome(config("sgd"), second).failure is None
@@ -79,7 +79,7 @@ def test_settings_that_only_slurm_knows_get_its_prefix():
 
 def test_a_setting_needs_a_value(tmp_path):
     with pytest.raises(ExperimentError, match="--slurm gpu: expected NAME=VALUE"):
-        executor_for([], tmp_path, None, ["gpu"], None, cpu=True)
+        executor_for([], BatchOptions(runs=tmp_path, slurm=["gpu"], cpu=True))
 
 
 @pytest.mark.parametrize("option", ["tasks_per_node", "nodes", "slurm_ntasks"])

@@ -13,11 +13,9 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.recipes import find_runs, load, names
-from nysact.experiments.run.failure import FAILURE
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import RunFolder, load_runs
+from nysact.experiments.run.store import FAILURE, RunFolder, folder_of, load_runs
 from nysact.experiments.sweeps.commands import recipes_named
-from nysact.experiments.sweeps.training_job import folder_of
 
 RECIPE = """
 title = "Digits"
@@ -67,7 +65,7 @@ def test_dry_run_says_that_data_would_be_downloaded(nysact, tmp_path, monkeypatc
 def test_a_run_of_another_process_is_not_called_failed(nysact, tmp_path):
     configs = load("digits.toml").runs([0])
     run(configs[1], tmp_path / "runs", cpu=True)
-    path = folder_of(configs[0], tmp_path / "runs")
+    path = folder_of(configs[0], tmp_path / "runs").path
     with RunFolder(path).locked():
         result = nysact("digits.toml", "--seeds", "1", "--yes", "--cpu")
     assert result.exit_code == 1, result.output

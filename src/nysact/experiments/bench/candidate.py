@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from nysact.experiments.assignments import parse_value
 from nysact.experiments.baselines import Baseline, find
 from nysact.experiments.baselines.registry import of_params
+from nysact.experiments.config.assignments import parse_value
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.formatting import describe_settings
 

@@ -1,31 +1,13 @@
 """The commands ``nysact bench`` and ``nysact growth`` with their options."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 
 from nysact.experiments.bench.options import BenchOptions, ScalingOptions
-from nysact.experiments.error_message import errors_shown
-
-T = TypeVar("T")
-
-
-def as_command(options: Callable[..., T], run: Callable[[T], None]) -> Callable[..., None]:
-    """Make a typer command that has the fields of a dataclass for its options."""
-
-    def command(**given: Any) -> None:
-        with errors_shown():
-            run(options(**given))
-
-    signature = inspect.signature(options)
-    command.__doc__ = run.__doc__
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {of.name: of.annotation for of in signature.parameters.values()}
-    return command
+from nysact.experiments.options import as_command
 
 
 def run_bench(options: BenchOptions) -> None:

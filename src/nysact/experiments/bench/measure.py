@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nysact.experiments.assignments import parse_assignments
 from nysact.experiments.bench.candidate import (
     KINDS,
     REFERENCE,
@@ -25,6 +24,7 @@ from nysact.experiments.bench.options import TRIAL, BenchOptions
 from nysact.experiments.bench.phases import Phases, measure_phases, over_a_cycle
 from nysact.experiments.bench.workload import Training, Workload, default_scale
 from nysact.experiments.clock import WINDOW, Clock
+from nysact.experiments.config.assignments import parse_assignments
 from nysact.experiments.devices import synchronize
 from nysact.experiments.formatting import duration
 

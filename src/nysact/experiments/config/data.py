@@ -39,6 +39,8 @@ class ImageData(Augmented):
     train_size: PositiveInt | None = None  # a random part, None for all
     test_size: PositiveInt | None = None
     flip: bool = False  # mirror training images at random
+    # What the model predicts: classes, or the pixels of the images themselves.
+    targets: Literal["labels", "images"] = "labels"
     crop: NonNegativeInt = 0  # pixels of black on each side, for random crops of training images
     # "device": augmented on the device, a batch at a time; "standard": one by one, by workers.
     loader: Literal["device", "standard"] = "device"

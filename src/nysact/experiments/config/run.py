@@ -2,16 +2,16 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from nysact.experiments.assignments import parse_assignment, parse_value
 from nysact.experiments.baselines.registry import find
+from nysact.experiments.config.assignments import assign, parse_assignment, parse_value
 from nysact.experiments.config.data import FolderData, ImageData, OwnData, Section, TextData
 from nysact.experiments.config.errors import describe_error
-from nysact.experiments.config.override import assign
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.formatting import slug
 from nysact.experiments.models import find_model
@@ -19,19 +19,6 @@ from nysact.experiments.models import find_model
 Value = bool | int | float | str
 # The name of a model, data or optimizer that a caller passes instead of naming it.
 OWN = "own"
-# Settings that were added after runs had been stored, each with the value that stands for what was
-# done before: with it a run keeps its name.
-ADDED: Mapping[str, Value | None] = {
-    "data.loader": "device",
-    "data.augmentation": None,
-    "data.interpolation": "bilinear",
-    "data.random_erasing": 0.0,
-    "data.erase_with": "zero",
-    "data.mixup": 0.0,
-    "data.cutmix": 0.0,
-    "data.repeats": 1,
-    "data.validation_size": 0,
-}
 
 
 class ModelConfig(Section):
@@ -72,6 +59,17 @@ class Schedule(Section):
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("give warmup_epochs or warmup_steps, not both")
         return self
+
+    def factor(self, step: int, steps: int, steps_an_epoch: int) -> float:
+        """Of the learning rate: 1 at the end of the warm-up, then a cosine down to 0."""
+        warmup = self.warmup_steps or self.warmup_epochs * steps_an_epoch
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.name == "constant":
+            return 1.0
+        grain = steps_an_epoch if self.every == "epoch" else 1
+        done = (step - warmup) // grain * grain
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done / max(1, steps - warmup))))
 
 
 class Record(Section):
@@ -130,9 +128,8 @@ class Config(Section):
 
     def run_id(self) -> str:
         """Name the run after its labels and a hash of its settings, except where its data lies."""
-        values = self.model_dump()
-        for name, before in ADDED.items():
-            leave_out(values, name, before)
+        # Without defaults, so that a setting that is added later renames no stored run.
+        values = self.model_dump(exclude_defaults=True)
         if self.data.name != "text":
             for place in ("folder", "workers"):
                 values["data"].pop(place, None)
@@ -140,16 +137,6 @@ class Config(Section):
         varied = [f"{name.rpartition('.')[2]}-{value}" for name, value in self.sweep.items()]
         labels = [slug(label) for label in (self.row, self.column, *varied)]
         return "_".join([*labels, f"seed-{self.seed}", digest[:8]])
-
-
-def leave_out(values: dict[str, Any], name: str, value: Value | None) -> None:
-    """Remove the setting of a dotted name if it has this value."""
-    *path, last = name.split(".")
-    section: Any = values
-    for part in path:
-        section = section.get(part, {})
-    if last in section and section[last] == value:
-        del section[last]
 
 
 def completed(values: Any, complete: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.models.autoencoder import autoencoder
 from nysact.experiments.models.libraries import cifar_densenet121, deit_small, gpt, resnet50, vit
 from nysact.experiments.models.resnet import CifarResNet
 from nysact.experiments.models.small import digits_network, lenet5, mlp
@@ -95,6 +96,9 @@ MODELS: Mapping[str, Model] = {
     "vit": Model("vision transformer of any size", "images", vit, VIT),
     "gpt2-small": Model("GPT-2 small", "tokens", gpt, {**GPT2, "dropout": 0.1}),
     "gpt": Model("GPT of any size", "tokens", gpt, {**GPT, "dropout": 0.0}),
+    "autoencoder": Model(
+        "deep autoencoder", "features", autoencoder, {"in_features": 784, "code": 30}
+    ),
     "mlp": Model("multilayer perceptron", "features", mlp, MLP),
 }
 

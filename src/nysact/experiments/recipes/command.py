@@ -1,17 +1,14 @@
 """The command ``nysact recipes``."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from nysact.experiments import options
-from nysact.experiments.error_message import errors_shown
-
-if TYPE_CHECKING:
-    from nysact.experiments.recipes import Recipe
+from nysact.experiments.errors import errors_shown
 
 
 def recipes(
@@ -30,13 +27,16 @@ def recipes(
             list_all(Console())
             return
         recipe = load(name)
-        configs = find_runs(recipe, row or (), column or (), overrides=assign or ())
-    console = Console()
-    for line in described(recipe):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    line = f"settings of {configs[0].row}, {configs[0].column} (one of {len(configs)} runs):"
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(json.dumps(configs[0].model_dump(), indent=2, ensure_ascii=False), markup=False)
+        configs = find_runs(recipe, row, column, overrides=assign)
+    lines = [
+        f"{recipe.name}: {recipe.title}",
+        f"rows: {'; '.join(recipe.rows)}",
+        f"columns: {'; '.join(recipe.columns)}",
+        f"seeds: {', '.join(map(str, recipe.seeds))}; runs are stored under {recipe.source}",
+        f"settings of {configs[0].row}, {configs[0].column} (one of {len(configs)} runs):",
+        json.dumps(configs[0].model_dump(), indent=2, ensure_ascii=False),
+    ]
+    Console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
 
 def list_all(console: Console) -> None:
@@ -51,13 +51,3 @@ def list_all(console: Console) -> None:
         runs = str(len(recipe.runs())) if recipe.source == name else f"of {recipe.source}"
         table.add_row(name, runs, recipe.title)
     console.print(table)
-
-
-def described(recipe: "Recipe") -> list[str]:
-    """Describe a recipe in a few lines."""
-    return [
-        f"{recipe.name}: {recipe.title}",
-        f"rows: {'; '.join(recipe.rows)}",
-        f"columns: {'; '.join(recipe.columns)}",
-        f"seeds: {', '.join(map(str, recipe.seeds))}; runs are stored under {recipe.source}",
-    ]

@@ -16,8 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from nysact.experiments.assignments import value_text
 from nysact.experiments.config import Config, Value
+from nysact.experiments.config.assignments import value_text
 from nysact.experiments.config.errors import describe_error
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS, RecipeFile, check_file

@@ -8,8 +8,7 @@ from pydantic import Field, NonNegativeInt
 from nysact.experiments.config import Value
 from nysact.experiments.config.data import Section
 from nysact.experiments.errors import ExperimentError, unknown
-from nysact.experiments.metrics import METRICS
-from nysact.experiments.target import parse_target
+from nysact.experiments.metrics import METRICS, parse_target
 
 # How runs can be shown; what each kind shows stands in the report's sections.
 KINDS = (
@@ -20,8 +19,6 @@ KINDS = (
 OF_SETTINGS = ("settings", "training")
 # What the runner sets in each run.
 LABELS = ("recipe", "row", "column", "seed", "sweep")
-# What a recipe takes from its source.
-OF_SOURCE = ("run", "rows", "sweeps")
 
 
 class Sweep(Section):
@@ -60,22 +57,36 @@ class RecipeFile(Section):
 
 def check_file(content: RecipeFile, source: RecipeFile | None) -> None:
     """Make sure that every row, column, kind and metric that a file names exists."""
-    runs = content if source is None else source
-    check_source(content, source)
+    if source is not None:
+        check_source(content, source)
+    elif isinstance(content.columns, list):
+        raise ExperimentError("columns: a list picks those of a source: give source, or tables")
+    runs = source or content
     if not runs.rows or not isinstance(runs.columns, dict) or not runs.columns:
         raise ExperimentError("rows and columns: expected a section of each, such as [rows.SGD]")
-    check_cells(runs)
+    for sweep in runs.sweeps:
+        check_names(f"sweeps, {sweep.name}: there is no row", sweep.rows or (), runs.rows)
+    check_settings("run", runs.run)
+    for row, settings in runs.rows.items():
+        check_settings(f"rows.{row}", settings)
+    for column, settings in runs.columns.items():
+        check_settings(f"columns.{column}", settings)
+        cells = settings.get("rows", {})
+        check_settings(f"columns.{column}.rows", cells)
+        check_names(f"columns.{column}.rows: there is no row", cells, runs.rows)
+        for row, cell in cells.items():
+            check_settings(f"columns.{column}.rows.{row}", cell)
     shown = content.columns if isinstance(content.columns, list) else list(runs.columns)
     check_names("columns: there is no column", shown, runs.columns)
-    check_report(content.report, list(runs.rows), given=content.report.model_fields_set)
-    rows, columns = list(runs.rows), list(shown)
+    check_report(content.report, list(runs.rows))
+    rows, columns = list(runs.rows), shown
     if content.report.kind == "settings":
         columns = content.report.names
     elif content.report.kind == "training":
         rows = content.report.names
     check_names("paper: there is no row", content.paper, rows)
-    for row, cells in content.paper.items():
-        check_names(f"paper.{row}: there is no column", cells, columns)
+    for row, numbers in content.paper.items():
+        check_names(f"paper.{row}: there is no column", numbers, columns)
 
 
 def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -86,17 +97,13 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise ExperimentError(f"{what} {unknown(name, known)}")
 
 
-def check_source(content: RecipeFile, source: RecipeFile | None) -> None:
-    """Make sure that a file has runs of its own or those of a source, and not both."""
-    if source is None:
-        if isinstance(content.columns, list):
-            raise ExperimentError("columns: a list picks those of a source: give source, or tables")
-        return
+def check_source(content: RecipeFile, source: RecipeFile) -> None:
+    """Make sure that a file which shows the runs of a source has none of its own."""
     if source.source is not None:
         raise ExperimentError(
             f"source={content.source!r} shows the runs of {source.source!r}: name that one"
         )
-    own = [name for name in OF_SOURCE if getattr(content, name)]
+    own = [name for name in ("run", "rows", "sweeps") if getattr(content, name)]
     own += ["columns"] * (isinstance(content.columns, dict) and bool(content.columns))
     if own:
         raise ExperimentError(
@@ -105,34 +112,21 @@ def check_source(content: RecipeFile, source: RecipeFile | None) -> None:
         )
 
 
-def check_cells(content: RecipeFile) -> None:
-    """Make sure that cells and sweeps are of rows that there are, and change no label."""
-    assert isinstance(content.columns, dict)
-    parts: dict[str, Mapping[str, Any]] = {"run": content.run}
-    parts |= {f"rows.{name}": part for name, part in content.rows.items()}
-    for column, settings in content.columns.items():
-        cells = settings.get("rows", {})
-        if not isinstance(cells, Mapping):
-            raise ExperimentError(f"columns.{column}.rows={cells!r}: expected a section for a row")
-        check_names(f"columns.{column}.rows: there is no row", cells, content.rows)
-        parts |= {f"columns.{column}": settings}
-        parts |= {f"columns.{column}.rows.{row}": cell for row, cell in cells.items()}
-    for name, part in parts.items():
-        if not isinstance(part, Mapping):
-            raise ExperimentError(f"{name}={part!r}: expected a section of settings")
-        for label in LABELS:
-            if label in part:
-                raise ExperimentError(f"{name}.{label}: each run is given its own; leave it out")
-    for sweep in content.sweeps:
-        check_names(f"sweeps, {sweep.name}: there is no row", sweep.rows or (), content.rows)
+def check_settings(name: str, settings: Any) -> None:
+    """Make sure that a part of a file is a section, and changes no label."""
+    if not isinstance(settings, Mapping):
+        raise ExperimentError(f"{name}={settings!r}: expected a section of settings")
+    for label in LABELS:
+        if label in settings:
+            raise ExperimentError(f"{name}.{label}: each run is given its own; leave it out")
 
 
-def check_report(report: Report, rows: Iterable[str], given: Iterable[str]) -> None:
+def check_report(report: Report, rows: Iterable[str]) -> None:
     """Make sure that what a report names exists."""
     if report.kind is not None:
         check_names("report.kind is", [report.kind], KINDS)
     check_names("report.metric is", [report.metric], METRICS)
-    if "reference" in given:
+    if "reference" in report.model_fields_set:
         check_names("report.reference is", [report.reference], rows)
     if report.target is not None:
         row = parse_target(str(report.target)).row

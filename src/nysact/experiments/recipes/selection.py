@@ -1,31 +1,30 @@
 """Some of a recipe's runs, with settings changed as a user asks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from nysact.experiments.assignments import dotted, no_setting
 from nysact.experiments.config import Config
-from nysact.experiments.errors import ExperimentError, unknown
+from nysact.experiments.config.assignments import check_name, dotted
+from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes.recipe import Recipe
+from nysact.experiments.recipes.recipe_file import check_names
 
 
 def find_runs(
     recipe: Recipe,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    overrides: Sequence[str] = (),
+    rows: Collection[str] | None = None,
+    columns: Collection[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] | None = None,
 ) -> list[Config]:
     """Pick runs by row, column and seed (none for all), and change settings but what is varied."""
-    for kind, asked, known in (("row", rows, recipe.rows), ("column", columns, recipe.columns)):
-        for label in asked:
-            if label not in known:
-                raise ExperimentError(f"{recipe.name} has no {kind} {unknown(label, known)}")
+    check_names(f"{recipe.name} has no row", rows or (), recipe.rows)
+    check_names(f"{recipe.name} has no column", columns or (), recipe.columns)
     picked = [
         config
         for config in recipe.runs(seeds or None)
-        if (not rows or config.row in rows) and (not columns or config.column in columns)
+        if config.row in (rows or recipe.rows) and config.column in (columns or recipe.columns)
     ]
-    return overridden(picked, overrides)
+    return overridden(picked, overrides or ())
 
 
 def overridden(configs: Sequence[Config], overrides: Sequence[str]) -> list[Config]:
@@ -42,20 +41,15 @@ def overridden(configs: Sequence[Config], overrides: Sequence[str]) -> list[Conf
     row, failure = failures[0]
     right = dict.fromkeys(config.row for config in found)
     if not right:
-        check_settings(configs, overrides)
+        # A misspelt name may be nearest to a setting of a later row.
+        every = {n: v for config in configs for n, v in dotted(config.model_dump()).items()}
+        for text in overrides:
+            check_name(every, name_of(text))
         raise failure
     chosen = " ".join(f"--row '{name}'" for name in right)
     raise ExperimentError(
         f"{row}: {failure}; to change the rows that take it: {chosen}"
     ) from failure
-
-
-def check_settings(configs: Sequence[Config], overrides: Sequence[str]) -> None:
-    """Name the nearest setting of any row: a misspelt one may be nearest to that of a later row."""
-    names = dict.fromkeys(name for config in configs for name in dotted(config.model_dump()))
-    for name in map(name_of, overrides):
-        if name not in names and not any(other.startswith(f"{name}.") for other in names):
-            raise ExperimentError(no_setting(name, names))
 
 
 def name_of(assignment: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nysact.experiments.error_message import errors_shown
+from nysact.experiments.errors import errors_shown
 from nysact.experiments.options import REPORT, RUNS, Output
 
 Folders = Annotated[
@@ -29,10 +29,10 @@ def report(
     """Make tables, figures and a page of stored runs."""
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.errors import ExperimentError
+    from nysact.experiments.metrics import parse_target
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
     from nysact.experiments.run.store import load_runs
-    from nysact.experiments.target import parse_target
 
     with errors_shown():
         goal = None if target is None else parse_target(target)

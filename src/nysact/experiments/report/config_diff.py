@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from nysact.experiments.assignments import dotted
 from nysact.experiments.baselines.registry import find
 from nysact.experiments.config import Config
+from nysact.experiments.config.assignments import dotted
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.run.store import StoredRun

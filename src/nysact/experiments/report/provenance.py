@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from nysact.experiments.assignments import dotted
+from nysact.experiments.config.assignments import dotted
 from nysact.experiments.formatting import describe_settings, number
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import check_names

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.metrics import METRICS, Metric, metric_of
+from nysact.experiments.metrics import METRICS, Metric, Target, metric_of, parse_target
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.recipes.recipe_file import OF_SETTINGS
 from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
@@ -41,7 +41,6 @@ from nysact.experiments.report.tables import (
     varied_tables,
 )
 from nysact.experiments.run.store import StoredRun
-from nysact.experiments.target import Target, parse_target
 
 Parts = Sequence[tuple[str, Table | Figure | None]]
 # The number of trials of a search that a table lists.

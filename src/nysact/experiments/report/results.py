@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from nysact.experiments.assignments import dotted
+from nysact.experiments.config.assignments import dotted
 from nysact.experiments.metrics import Metric
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.config_diff import completed, labelled, without_copies
-from nysact.experiments.run.failure import failure_of
-from nysact.experiments.run.store import StoredRun
+from nysact.experiments.run.store import StoredRun, failure_of
 
 # The measured costs of a run, in its ``timing.json``. The median step would miss the rare steps in
 # which a preconditioner is refreshed, hence the mean.

@@ -12,10 +12,9 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from nysact.experiments.formatting import describe_settings, number, slug
-from nysact.experiments.metrics import Metric
+from nysact.experiments.metrics import Metric, Target
 from nysact.experiments.report.results import Results
 from nysact.experiments.report.style import label_of
-from nysact.experiments.target import Target
 
 
 @dataclass(frozen=True)

@@ -2,43 +2,44 @@
 
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from nysact.experiments import options
-from nysact.experiments.error_message import errors_shown, show_error
-from nysact.experiments.errors import ExperimentError
+from nysact.experiments.errors import ExperimentError, show_error
+from nysact.experiments.options import RecipeName, TrainingOptions, as_command
 
 if TYPE_CHECKING:
     from nysact.experiments.config import Config
 
 
-def train(
-    recipe: options.RecipeName,
-    row: options.Row = None,
-    column: options.Column = None,
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """What ``nysact train`` trains."""
+
+    recipe: RecipeName
     seed: Annotated[
         list[int] | None, typer.Option(help="This seed.", show_default="the recipe's", min=0)
-    ] = None,
-    assign: options.Assign = None,
-    runs: options.Runs = options.RUNS,
-    track: options.Track = None,
-    cpu: options.Cpu = False,
-) -> None:
+    ] = None
+
+
+def run_train(options: TrainOptions) -> None:
     """Train the runs of a recipe; finished runs are skipped, and a failed run stops no other."""
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.files import check_writable
     from nysact.experiments.recipes import find_runs, load
     from nysact.experiments.run.tracking import trackers_of
 
-    with errors_shown():
-        configs = find_runs(load(recipe), row or (), column or (), seed or (), assign or ())
-        trackers = trackers_of(track)
-        check_writable(runs, "--runs")
-        failed = train_all(configs, runs, trackers, cpu=cpu)
+    recipe = load(options.recipe)
+    configs = find_runs(recipe, options.row, options.column, options.seed, options.assign)
+    trackers = trackers_of(options.track)
+    check_writable(options.runs, "--runs")
+    failed = train_all(configs, options.runs, trackers, cpu=options.cpu)
+    for name, reason in failed.items():
+        show_error(f"Failed: {name}: {reason}")
     if failed:
         raise typer.Exit(1)
 
@@ -63,6 +64,7 @@ def train_all(
             if not isinstance(error, ExperimentError):
                 traceback.print_exc()
             failures[title(config)] = str(error) or type(error).__name__
-    for name, reason in failures.items():
-        show_error(f"Failed: {name}: {reason}")
     return failures
+
+
+train = as_command(TrainOptions, run_train)

@@ -17,26 +17,16 @@ from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.losses import LossFunction
 from nysact.experiments.randomness import seeded
 
-SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...] = (
-    "columns",
-    "gaussian",
-    "subspace",
-)
+SKETCHES: tuple[Literal["columns", "gaussian", "subspace"], ...]
+SKETCHES = ("columns", "gaussian", "subspace")
 # Samples that are looked at.
 SAMPLES = 128
 # Refreshes after which the subspace, which improves with each, has converged.
 REFRESHES = 5
 DAMPING = 1.0
 # Nothing is trained, and each step refreshes from all samples.
-WATCHING: dict[str, Any] = {
-    "lr": 0.0,
-    "momentum": 0.0,
-    "weight_decay": 0.0,
-    "damping": DAMPING,
-    "cov_interval": 1,
-    "inv_interval": 1,
-    "subsample": 1,
-}
+WATCHING: dict[str, Any] = {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "damping": DAMPING}
+WATCHING |= {"cov_interval": 1, "inv_interval": 1, "subsample": 1}
 
 
 class Observer:

@@ -15,36 +15,20 @@ from nysact.experiments.metrics import METRICS
 REFRESH_SECONDS = 0.5
 # Without a terminal, a long epoch shows a line now and then.
 LINE_SECONDS = 60.0
+SILENT = Console(quiet=True)
+
+
+def display_for(console: Console) -> "Display":
+    """Choose a live display on a terminal, else one that prints lines."""
+    return LiveDisplay(console) if console.is_terminal else Display(console)
 
 
 class Display:
-    """Is told how a run goes, and shows nothing."""
+    """Prints a line at each evaluation, and one a minute between them; nothing by default."""
 
-    def on_reuse(self, config: Config, message: str) -> None:
-        """Show that a run had finished before."""
+    console = SILENT
 
-    def start(self, config: Config, steps: int, done: int) -> None:
-        """Show that a run starts, or resumes after some steps."""
-
-    def on_step(self, step: int, loss: Tensor) -> None:
-        """Note a step."""
-
-    def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
-        """Show an evaluation."""
-
-    def stop(self, message: str) -> None:
-        """Show how the run ended."""
-
-
-def display_for(console: Console) -> Display:
-    """Choose a live display on a terminal, else one that prints lines."""
-    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
-
-
-class LineDisplay(Display):
-    """Prints a line at each evaluation, and one a minute between them."""
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console = SILENT) -> None:
         self.console = console
 
     def on_reuse(self, config: Config, message: str) -> None:
@@ -84,7 +68,7 @@ class LineDisplay(Display):
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-class LiveDisplay(LineDisplay):
+class LiveDisplay(Display):
     """Shows a bar with the latest loss, the latest evaluation and the time left."""
 
     def start(self, config: Config, steps: int, done: int) -> None:

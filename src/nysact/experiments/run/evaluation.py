@@ -1,6 +1,5 @@
 """Loss and accuracy on the test and validation batches of all processes."""
 
-import math
 from typing import Any
 
 import torch
@@ -12,20 +11,19 @@ from nysact.experiments.losses import LossFunction
 from nysact.experiments.run.problem import Problem
 
 
-def evaluate(
-    model: nn.Module, problem: Problem, accelerator: Accelerator, *, bits: bool = False
-) -> dict[str, float]:
-    """Measure a model; ``bits`` says that targets are bytes, whose loss is also given in bits."""
+def evaluate(model: nn.Module, problem: Problem, accelerator: Accelerator) -> dict[str, float]:
+    """Measure a model."""
     measured = {}
     loss_function = problem.evaluation_loss or problem.loss
     model.eval()
     for part, batches in problem.evaluated.items():
         loss, accuracy = measure(model, batches, loss_function, accelerator)
         measured[f"{part}_loss"] = loss
-        if bits and part == "test":
-            measured["bits_per_byte"] = loss / math.log(2)
-        elif accuracy is not None and not bits:
+        if accuracy is not None and problem.loss_metric is None:
             measured[f"{part}_accuracy"] = accuracy
+    if problem.loss_metric is not None:
+        name, factor = problem.loss_metric
+        measured[name] = factor * measured["test_loss"]
     model.train()
     return measured
 

@@ -1,7 +1,9 @@
 """What a configuration trains on: training batches, test batches, a loss."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.experiments.config import Config
-from nysact.experiments.config.data import Augmented, FolderData, ImageData, TextData
+from nysact.experiments.config import OWN, Config
+from nysact.experiments.config.data import FolderData, ImageData, Section, TextData
 from nysact.experiments.data.augment import Augmentation
 from nysact.experiments.data.cifar import load_cifar
 from nysact.experiments.data.digits import load_digits
@@ -30,8 +32,8 @@ from nysact.experiments.data.mixing import MixingLoader
 from nysact.experiments.data.samples import AugmentedImages
 from nysact.experiments.data.text import WindowBatches, WindowLoader, load_text
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.losses import LossFunction, cross_entropy
-from nysact.experiments.run.fit import classes_for
+from nysact.experiments.losses import LossFunction, cross_entropy, squared_error
+from nysact.experiments.models import find_model
 
 # Samples of a test batch: small images, pictures, windows of text.
 EVALUATION_BATCH = 500
@@ -48,6 +50,8 @@ class Problem:
     loss: LossFunction
     validation: Batches | None = None  # held out of the training set
     evaluation_loss: LossFunction | None = None  # where it is another than the training loss
+    # The name of the metric that the loss is, with a factor; None for a classifier's accuracy.
+    loss_metric: tuple[str, float] | None = None
 
     @property
     def evaluated(self) -> dict[str, Batches]:
@@ -61,40 +65,71 @@ LoadProblem = Callable[[torch.device, Share], Problem]
 
 def load_problem(config: Config, device: torch.device, share: Share) -> Problem:
     """Load the data that a configuration names."""
-    data = config.data
-    if isinstance(data, ImageData):
-        return image_problem(config, data, device, share)
-    if isinstance(data, FolderData):
-        return folder_problem(config, data, device, share)
-    if isinstance(data, TextData):
-        return text_problem(config, data, device, share)
-    raise ExperimentError(f"data.name={data.name!r}: pass the data to nysact.experiments.compare")
+    for kind, load in PROBLEMS.items():
+        if isinstance(config.data, kind):
+            return load(config, device, share)
+    raise ExperimentError(
+        f"data.name={config.data.name!r}: pass the data to nysact.experiments.compare"
+    )
 
 
-def classification(
-    config: Config, train: Loader, test: Batches, held_out: Batches | None
-) -> Problem:
-    """Judge by cross-entropy; labels are smoothed in training alone."""
-    return Problem(train, test, cross_entropy(config.label_smoothing), held_out, cross_entropy())
-
-
-def image_problem(config: Config, data: ImageData, device: torch.device, share: Share) -> Problem:
+def image_problem(config: Config, device: torch.device, share: Share) -> Problem:
     """Keep small images in memory."""
+    data: Any = config.data
     check_used(data)
     images = load_images(data)
+    if data.targets == "images":
+        return reconstruction(config, images, device, share)
     classes = classes_for(config, images.train.labels)
-    loader = image_loader(config, data, images, device, share)
+    train: DeviceLoader | StandardLoader
+    if data.loader == "standard":
+        train = standard_loader(config, AugmentedImages(images, data), device, share)
+    else:
+        augmentation = Augmentation(
+            data.flip, data.crop, images.black, data.random_erasing, data.erase_with
+        )
+        train = DeviceLoader(
+            images.train.to(device),
+            config.batch_size,
+            config.seed,
+            augmentation,
+            share,
+            data.repeats,
+        )
 
     def batches(part: ImageSet) -> DeviceBatches:
         there = part.to(device)
         return DeviceBatches(there.images, there.labels, EVALUATION_BATCH, share)
 
-    return classification(
-        config,
-        mixing(loader, config, data, classes, share),
-        batches(images.test),
-        None if images.validation is None else batches(images.validation),
+    held_out = None if images.validation is None else batches(images.validation)
+    return classification(config, mixed(train, config, classes), batches(images.test), held_out)
+
+
+def reconstruction(config: Config, images: Data, device: torch.device, share: Share) -> Problem:
+    """Have small images predicted from themselves, pixel by pixel."""
+    # Fashion-MNIST is loaded with a frame of two pixels, which nothing has to learn.
+    inner = slice(2, -2) if images.train.images.shape[-1] == 32 else slice(None)
+    pairs = [
+        part and replace(part, images=(pixels := part.images[..., inner, inner]), labels=pixels)
+        for part in (images.train, images.test, images.validation)
+    ]
+    return regression(config, pairs, device, share)
+
+
+def regression(
+    config: Config, parts: Sequence[ImageSet | None], device: torch.device, share: Share
+) -> Problem:
+    """Judge real numbers of training, test and validation sets in memory by the squared error."""
+    train, *others = (None if part is None else part.to(device) for part in parts)
+    assert train is not None
+    loader = DeviceLoader(train, config.batch_size, config.seed, Augmentation(), share)
+    test, held_out = (
+        None if part is None else DeviceBatches(part.images, part.labels, EVALUATION_BATCH, share)
+        for part in others
     )
+    assert test is not None
+    metric = ("test_squared_error", 1.0)
+    return Problem(loader, test, squared_error, held_out, loss_metric=metric)
 
 
 def check_used(data: ImageData) -> None:
@@ -113,24 +148,9 @@ def check_used(data: ImageData) -> None:
         )
 
 
-def image_loader(
-    config: Config, data: ImageData, images: Data, device: torch.device, share: Share
-) -> DeviceLoader | StandardLoader:
-    """Make the loader of small training images that the configuration asks for."""
-    size, seed = config.batch_size, config.seed
-    if data.loader == "standard":
-        dataset = AugmentedImages(images, data)
-        return StandardLoader(
-            dataset, len(dataset), size, seed, device, share, data.workers, data.repeats
-        )
-    augmentation = Augmentation(
-        data.flip, data.crop, images.black, data.random_erasing, data.erase_with
-    )
-    return DeviceLoader(images.train.to(device), size, seed, augmentation, share, data.repeats)
-
-
-def folder_problem(config: Config, data: FolderData, device: torch.device, share: Share) -> Problem:
+def folder_problem(config: Config, device: torch.device, share: Share) -> Problem:
     """Read pictures as they are needed."""
+    data: Any = config.data
     classes = int(config.model.options["classes"])
     everything, test = picture_sets(data, classes)
     train, held_out = without_validation(everything, data)
@@ -138,43 +158,57 @@ def folder_problem(config: Config, data: FolderData, device: torch.device, share
     def batches(pictures: Any) -> StandardBatches:
         return StandardBatches(pictures, len(pictures), FOLDER_BATCH, device, share, data.workers)
 
-    loader = StandardLoader(
-        train, len(train), config.batch_size, config.seed, device, share, data.workers, data.repeats
-    )
+    loader = mixed(standard_loader(config, train, device, share), config, classes)
     return classification(
-        config,
-        mixing(loader, config, data, classes, share),
-        batches(test),
-        None if held_out is None else batches(held_out),
+        config, loader, batches(test), None if held_out is None else batches(held_out)
     )
 
 
-def mixing(
-    loader: DeviceLoader | StandardLoader,
-    config: Config,
-    data: Augmented,
-    classes: int,
-    share: Share,
-) -> Loader:
+def standard_loader(
+    config: Config, dataset: Any, device: torch.device, share: Share
+) -> StandardLoader:
+    """Read training pictures by worker processes."""
+    data: Any = config.data
+    size, seed = config.batch_size, config.seed
+    return StandardLoader(
+        dataset, len(dataset), size, seed, device, share, data.workers, data.repeats
+    )
+
+
+def mixed(loader: DeviceLoader | StandardLoader, config: Config, classes: int) -> Loader:
     """Mix the pictures of each batch, if the configuration asks for it."""
+    data: Any = config.data
     if not (data.mixup or data.cutmix):
         return loader
-    return MixingLoader(loader, data.mixup, data.cutmix, classes, config.seed, share)
+    return MixingLoader(loader, data.mixup, data.cutmix, classes, config.seed, loader.share)
 
 
-def text_problem(config: Config, data: TextData, device: torch.device, share: Share) -> Problem:
+def text_problem(config: Config, device: torch.device, share: Share) -> Problem:
     """Cut windows out of text that is kept on the device whole."""
+    data: Any = config.data
     train, test, *held_out = (part.to(device) for part in load_text(data))
 
     def batches(text: Tensor, number: int) -> WindowBatches:
         return WindowBatches(text, data.context, number, WINDOW_BATCH, share)
 
-    return classification(
-        config,
-        WindowLoader(train, data.context, config.batch_size, config.seed, share),
-        batches(test, data.test_windows),
-        batches(held_out[0], data.validation_size) if held_out else None,
-    )
+    loader = WindowLoader(train, data.context, config.batch_size, config.seed, share)
+    validation = batches(held_out[0], data.validation_size) if held_out else None
+    problem = classification(config, loader, batches(test, data.test_windows), validation)
+    return replace(problem, loss_metric=("bits_per_byte", 1 / math.log(2)))
+
+
+def classification(
+    config: Config, train: Loader, test: Batches, held_out: Batches | None
+) -> Problem:
+    """Judge by cross-entropy; labels are smoothed in training alone."""
+    return Problem(train, test, cross_entropy(config.label_smoothing), held_out, cross_entropy())
+
+
+PROBLEMS: Mapping[type[Section], Callable[[Config, torch.device, Share], Problem]] = {
+    ImageData: image_problem,
+    FolderData: folder_problem,
+    TextData: text_problem,
+}
 
 
 @lru_cache(maxsize=2)
@@ -189,3 +223,54 @@ def load_images(data: ImageData) -> Data:
         whole = load_cifar(data.name, folder)
     kept = whole.with_validation_size(data.validation_size, data.train_size)
     return kept.with_test_size(data.test_size)
+
+
+def check_fit(config: Config, inputs: Tensor, targets: Tensor) -> None:
+    """Make sure that a model of the registry reads a batch of the data, and has its classes."""
+    if config.model.name == OWN:
+        return
+    model = find_model(config.model.name)
+    found, wanted = inputs.shape[1], model.sample_shape(**config.model.options)[0]
+    if model.inputs == "images" and found != wanted:
+        raise ExperimentError(
+            f"model.options.in_channels is {wanted}, but {config.data.name} has images of "
+            f"{found} channels: set model.options.in_channels={found}"
+        )
+    if model.inputs == "tokens" and found > wanted:
+        raise ExperimentError(
+            f"data.context is {found}, but model.options.context is {wanted}: set both alike"
+        )
+    # Targets that are shares of classes were made for as many as the model has.
+    if not targets.is_floating_point():
+        classes_for(config, targets)
+
+
+def classes_for(config: Config, targets: Tensor) -> int:
+    """Count the classes of the model (of the data, for one's own model), and check the targets."""
+    highest = int(targets.max())
+    if config.model.name == OWN:
+        return highest + 1
+    model = find_model(config.model.name)
+    classes = model.classes(**config.model.options)
+    if highest >= classes:
+        option = "vocabulary" if model.inputs == "tokens" else "classes"
+        raise ExperimentError(
+            f"model.options.{option} is {classes}, but {config.data.name} has a target {highest}: "
+            f"set model.options.{option} to the number of classes"
+        )
+    return classes
+
+
+def digest_of(data: Section) -> str | None:
+    """Hash the bytes of text or of images in memory; ``None`` for pictures and data passed in."""
+    parts: Sequence[Tensor] = ()
+    if isinstance(data, TextData):
+        parts = load_text(data)
+    elif isinstance(data, ImageData):
+        whole = load_images(data)
+        parts = [part for each in (whole.train, whole.test) for part in (each.images, each.labels)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()[:16] if parts else None

@@ -6,23 +6,22 @@ where other optimizers take its parameters, and nothing in the loop knows which 
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-
-from accelerate import Accelerator
+from typing import Any
 
 from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Share
 from nysact.experiments.devices import cpu_threads, peak_memory, state_bytes
 from nysact.experiments.environment import environment
+from nysact.experiments.metrics import Records, metric_of
 from nysact.experiments.models import build_model
 from nysact.experiments.randomness import seeded, start_streams
 from nysact.experiments.run.accelerator import arithmetic, make_accelerator
-from nysact.experiments.run.digest import digest_of
 from nysact.experiments.run.display import Display, describe
-from nysact.experiments.run.problem import LoadProblem, load_problem
-from nysact.experiments.run.store import RunFolder
+from nysact.experiments.run.problem import LoadProblem, digest_of, load_problem
+from nysact.experiments.run.store import RunFolder, folder_of
 from nysact.experiments.run.tracking import check_trackers, log, start_trackers
 from nysact.experiments.run.training import DivergedError, MakeModel, MakeOptimizer, Training
 
@@ -47,7 +46,9 @@ def train(
             if due:
                 record(training, folder, display)
             if due or is_time(training, time.monotonic() - saved, checkpoint_seconds):
-                save(training, folder)
+                state = training.state_dict()
+                if training.accelerator.is_main_process:
+                    folder.save_checkpoint(state)
                 saved = time.monotonic()
     except DivergedError as reason:
         return str(reason)
@@ -78,13 +79,6 @@ def is_time(training: Training, seconds: float, interval: float) -> bool:
     return training.agree(seconds >= interval)
 
 
-def save(training: Training, folder: RunFolder) -> None:
-    """Write a checkpoint."""
-    state = training.state_dict()
-    if training.accelerator.is_main_process:
-        folder.save_checkpoint(state)
-
-
 def run(
     config: Config,
     root: Path,
@@ -100,7 +94,7 @@ def run(
     """Run a configuration in its folder ``root/recipe/run id``, unless it has finished there."""
     # build, load and make_optimizer replace the model, data and optimizer that it names.
     display = display or Display()
-    folder = RunFolder(root / config.recipe / config.run_id())
+    folder = folder_of(config, root)
     if folder.finished:
         reuse(config, folder, display)
         return folder.path
@@ -108,7 +102,12 @@ def run(
     accelerator = make_accelerator(config, cpu=cpu)
     if not accelerator.is_main_process:
         display = Display()
-    with context(config, folder, accelerator):
+    with (
+        folder.locked() if accelerator.is_main_process else nullcontext(),
+        cpu_threads(config.threads),
+        arithmetic(config.precision),
+        seeded(config.seed, accelerator.device),
+    ):
         share = Share(accelerator.process_index, accelerator.num_processes)
         load = load or (lambda device, share: load_problem(config, device, share))
         build = build or (lambda: build_model(config.model.name, **config.model.options))
@@ -123,21 +122,9 @@ def run(
             display.stop("stopped; the same command resumes from the last checkpoint")
             raise
         finish(training, folder, failure)
-        display.stop(f"{ending(training, failure)}: {folder.path}")
+        display.stop(f"{ending(training, folder, failure)}: {folder.path}")
     accelerator.end_training()
     return folder.path
-
-
-@contextmanager
-def context(config: Config, folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """Lock the folder, by one process for all, and set threads, arithmetic and random streams."""
-    with (
-        folder.locked() if accelerator.is_main_process else nullcontext(),
-        cpu_threads(config.threads),
-        arithmetic(config.precision),
-        seeded(config.seed, accelerator.device),
-    ):
-        yield
 
 
 def reuse(config: Config, folder: RunFolder, display: Display) -> None:
@@ -177,13 +164,22 @@ def finish(training: Training, folder: RunFolder, failure: str | None) -> None:
         "optimizer_state_bytes": state_bytes(training.optimizer),
     }
     arrays = None if failure else training.arrays()
-    folder.finish(training.result(failure), timing, arrays)
+    epochs = training.step_number / len(training.problem.train)
+    result = {"steps": training.step_number, "epochs": epochs, "metrics": summary(folder.metrics())}
+    folder.finish(result | ({"failure": failure} if failure else {}), timing, arrays)
 
 
-def ending(training: Training, failure: str | None) -> str:
+def summary(records: Records) -> dict[str, dict[str, Any]]:
+    """The last and the best value of each metric; one without a finite value has no best one."""
+    last = records[-1] if records else {}
+    names = [name for name in last if name not in ("step", "epoch", "covariance_norms")]
+    best = {name: metric_of(name).best(records) for name in names}
+    return {"final": {name: last[name] for name in names}, "best": best}
+
+
+def ending(training: Training, folder: RunFolder, failure: str | None) -> str:
     """Say in a line how a run ended."""
     if failure:
         return f"failed at {failure}"
-    final = training.result()["metrics"]["final"]
-    shown = ", ".join(describe(final))
+    shown = ", ".join(describe(summary(folder.metrics())["final"]))
     return f"{shown} after {training.step_number} steps, {sum(training.clock.seconds()):.0f} s"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,6 +27,8 @@ from nysact.experiments.files import (
 )
 
 Line = Mapping[str, Any]
+# The file in a run's folder in which a crashed process leaves its last words.
+FAILURE = "failure.txt"
 # What a process that was killed while writing leaves: see write_atomically.
 REMAINS = re.compile(r"\..+\.\d+")
 
@@ -58,7 +61,9 @@ class RunFolder:
                 "with --runs"
             ) from error
         try:
-            remove_remains(self.path)
+            for path in self.path.glob(".*"):
+                if REMAINS.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -77,21 +82,15 @@ class RunFolder:
     def start(
         self, config: Config, environment: Mapping[str, Any], digest: str | None = None
     ) -> None:
-        """Write the settings, the digest of the data and, once, the environment.
-
-        If the run resumes in another environment, that is added under ``resumed``.
-        """
+        """Write the settings, the digest of the data, and each environment that it runs in."""
         write_json(self.path / "config.json", config.model_dump())
         if digest is not None:
             write_json(self.path / "data.json", {"digest": digest})
         path = self.path / "environment.json"
-        if not path.is_file():
-            write_json(path, environment)
-            return
-        known = read_json(path)
+        known = read_json(path) if path.is_file() else dict(environment)
         resumed = known.pop("resumed", [])
-        if environment not in (known, *resumed):
-            write_json(path, {**known, "resumed": [*resumed, environment]})
+        resumed += [environment] * (environment not in (known, *resumed))
+        write_json(path, {**known, "resumed": resumed} if resumed else known)
 
     def append(self, metrics: Line, timing: Line) -> None:
         """Add the lines of an evaluation, each with its ``"step"``."""
@@ -100,6 +99,10 @@ class RunFolder:
                 file.write(json.dumps(plain(line), allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the evaluations so far."""
+        return read_lines(self.path / "metrics.jsonl")
 
     def cut_back(self, step: int) -> None:
         """Remove the lines of evaluations after the step at which the run resumes."""
@@ -135,10 +138,8 @@ class RunFolder:
     ) -> None:
         """Write the end of the run; the result comes last, as it makes the run a finished one."""
         if arrays:
-            write_atomically(
-                self.path / "arrays.npz",
-                lambda file: numpy.savez_compressed(file, allow_pickle=False, **arrays),
-            )
+            save = partial(numpy.savez_compressed, allow_pickle=False, **arrays)
+            write_atomically(self.path / "arrays.npz", save)
         write_json(self.path / "timing.json", timing)
         write_json(self.path / "result.json", result)
 
@@ -154,6 +155,11 @@ class StoredRun:
     result: dict[str, Any] | None  # None while the run is not finished
     timings: dict[str, Any] | None  # seconds and bytes, likewise
     environment: dict[str, Any] = field(default_factory=dict)
+
+
+def folder_of(config: Config, root: Path) -> RunFolder:
+    """The folder of a run."""
+    return RunFolder(root / config.recipe / config.run_id())
 
 
 def load_runs(root: Path) -> list[StoredRun]:
@@ -178,8 +184,15 @@ def load_run(path: Path) -> StoredRun:
     )
 
 
-def remove_remains(folder: Path) -> None:
-    """Remove the files of processes that were killed while writing; none may be writing now."""
-    for path in folder.glob(".*"):
-        if REMAINS.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+def failure_of(run: StoredRun) -> str | None:
+    """Say why a run diverged or crashed; ``None`` if it did not, or finished later."""
+    if run.result is not None:
+        failure: str | None = run.result.get("failure")
+        return failure
+    path = run.path / FAILURE
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def succeeded(run: StoredRun) -> bool:
+    """Whether a run finished and did not diverge."""
+    return run.result is not None and failure_of(run) is None

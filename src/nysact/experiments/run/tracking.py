@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
+from nysact.experiments.config.assignments import dotted
 from nysact.experiments.errors import ExperimentError, unknown
 
 if TYPE_CHECKING:
@@ -39,17 +40,12 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 def start_trackers(training: "Training", trackers: Sequence[str], folder: Path) -> None:
     """Start trackers; a resumed run takes back what it had told after its checkpoint."""
-    options: dict[str, Any] = {
-        "name": folder.name,
-        "group": training.config.recipe,
-        "resume": "allow",
-    }
+    again: Any = {"name": folder.name, "group": training.config.recipe, "resume": "allow"}
+    first = training.step_number + 1
     makers = {
-        "tensorboard": lambda: TensorBoardTracker(
-            "tensorboard", folder, purge_step=training.step_number + 1
-        ),
-        "wandb": lambda: WandBTracker(PROJECT, id=folder.name, dir=str(folder), **options),
-        "trackio": lambda: TrackioTracker(PROJECT, **options),
+        "tensorboard": lambda: TensorBoardTracker("tensorboard", folder, purge_step=first),
+        "wandb": lambda: WandBTracker(PROJECT, id=folder.name, dir=str(folder), **again),
+        "trackio": lambda: TrackioTracker(PROJECT, **again),
     }
     for name in trackers:
         tracker = makers[name]()
@@ -62,9 +58,5 @@ def log(training: "Training", metrics: Mapping[str, Any]) -> None:
     if not training.accelerator.trackers:
         return
     values = {"learning_rate": training.schedule.get_last_lr()[0]}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            values |= {f"{name}/{key}": item for key, item in value.items()}
-        elif name != "step":
-            values[name] = value
-    training.accelerator.log(values, step=metrics["step"])
+    values |= {name.replace(".", "/", 1): value for name, value in dotted(metrics).items()}
+    training.accelerator.log(values, step=values.pop("step"))

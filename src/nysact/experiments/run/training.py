@@ -1,6 +1,7 @@
 """A run in training: a model, an optimizer, a schedule, and all that a checkpoint must hold."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,18 @@ from accelerate.utils import broadcast, gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from nysact.experiments.baselines import Needs, find, needs_of, training_step
 from nysact.experiments.baselines.released import ReleasedOptimizer
 from nysact.experiments.clock import StepClock
-from nysact.experiments.config import OWN, Config
+from nysact.experiments.config import Config
 from nysact.experiments.data.loaders import Batch
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.metrics import metric_of
 from nysact.experiments.randomness import random_state, set_random_state
 from nysact.experiments.run.covariances import Observer
 from nysact.experiments.run.evaluation import evaluate
-from nysact.experiments.run.fit import check_fit
-from nysact.experiments.run.problem import Problem
-from nysact.experiments.run.schedule import make_schedule
+from nysact.experiments.run.problem import Problem, check_fit
 
 # So often the losses are looked at, and several processes agree on a checkpoint; in between the
 # host need not wait for the device. A fixed number of steps, so that results do not depend on time;
@@ -62,14 +61,16 @@ class Training:
         optimizer = (make_optimizer or self._named_optimizer)(self.model)
         self._check_processes(optimizer)
         self.steps = config.steps or (config.epochs or 0) * len(problem.train)
-        self.schedule = make_schedule(optimizer, config.schedule, self.steps, len(problem.train))
+        factor = partial(
+            config.schedule.factor, steps=self.steps, steps_an_epoch=len(problem.train)
+        )
+        self.schedule = LambdaLR(optimizer, factor)
         if accelerator.scaler is not None:
             # It scales losses of fp16, and keeps to itself what a step with a closure returns.
             optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.optimizer = optimizer
         self.step_number = 0
         self.clock = StepClock(accelerator.device)
-        self.values: dict[str, list[float]] = {}  # of every evaluation so far
         self._losses: list[Tensor] = []
         self.observer = self._make_observer(build)
 
@@ -94,11 +95,10 @@ class Training:
         alone = needs_of(optimizer) is not Needs.GRADIENT
         several = self.accelerator.num_processes > 1
         # The released code's statistics are each process's own, so that its replicas drift apart.
+        row = self.config.row
         if several and (alone or isinstance(optimizer, ReleasedOptimizer)):
-            row = self.config.row
             raise ExperimentError(f"{row} cannot be trained by several processes: start one")
         if alone and self.config.precision == "fp16":
-            row = self.config.row
             raise ExperimentError(f"{row} cannot be trained in fp16: set precision=bf16 or fp32")
 
     def batches(self) -> Iterator[Batch]:
@@ -108,7 +108,7 @@ class Training:
             for inputs, targets in self.problem.train.epoch(epoch, start):
                 if self.step_number == self.steps:
                     return
-                if self.step_number == 0 and self.config.model.name != OWN:
+                if self.step_number == 0:
                     check_fit(self.config, inputs, targets)
                 yield inputs, targets
 
@@ -167,14 +167,10 @@ class Training:
         self._losses.clear()
         if self.accelerator.num_processes > 1:
             train_loss = self.accelerator.reduce(train_loss, "mean")
-        measured = evaluate(
-            self.model, self.problem, self.accelerator, bits=self.config.data.name == "text"
-        )
-        metrics = {"train_loss": float(train_loss), **measured}
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append(value)
+        measured = evaluate(self.model, self.problem, self.accelerator)
         epoch = self.step_number / len(self.problem.train)
-        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch, **metrics}
+        record: dict[str, Any] = {"step": self.step_number, "epoch": epoch}
+        record |= {"train_loss": float(train_loss), **measured}
         if self.observer and self.config.record.covariance_norms:
             record["covariance_norms"] = self.observer.norms(self.bare_model)
         return record
@@ -192,24 +188,6 @@ class Training:
             return {}
         found = self.observer.approximations(self.bare_model, record.covariances, record.rank)
         return {name: matrix.numpy() for name, matrix in found.items()}
-
-    def result(self, failure: str | None = None) -> dict[str, Any]:
-        """Sum up the run: last and best value of each metric, and the failure if there was one."""
-        # A metric without a finite value has no best one.
-        finite = {name: list(filter(np.isfinite, values)) for name, values in self.values.items()}
-        best = {
-            name: (max if metric_of(name).higher else min)(values, default=np.nan)
-            for name, values in finite.items()
-        }
-        return {
-            "steps": self.step_number,
-            "epochs": self.step_number / len(self.problem.train),
-            "metrics": {
-                "final": {name: values[-1] for name, values in self.values.items()},
-                "best": best,
-            },
-            **({"failure": failure} if failure else {}),
-        }
 
     def consolidate(self) -> None:
         """Add up the statistics of each process's optimizer; all processes must ask together.
@@ -235,7 +213,6 @@ class Training:
             "random": gather_object([random_state(self.accelerator.device)]),
             # A row for each process.
             "losses": torch.stack(gather_object([losses.cpu()])),
-            "values": self.values,
             "seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
             "starts": list(self.clock.starts),
         }
@@ -257,7 +234,6 @@ class Training:
         set_random_state(state["random"][index], self.accelerator.device)
         losses = state["losses"].reshape(count, -1)[index]
         self._losses = list(losses.to(self.accelerator.device))
-        self.values = state["values"]
         self.clock.restore(state["seconds"].tolist(), state["starts"])
 
 

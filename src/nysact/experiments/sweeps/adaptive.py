@@ -5,48 +5,32 @@ searches records a heartbeat for each of its trials. A trial without one is queu
 runs resume from their checkpoints.
 """
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 import optuna
 import typer
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
+from rich.console import Console
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.formatting import duration
 from nysact.experiments.metrics import METRICS, Metric, metric_of
+from nysact.experiments.options import BatchOptions
 from nysact.experiments.randomness import mixed
-from nysact.experiments.run.failure import succeeded
-from nysact.experiments.run.store import load_run, load_runs
-from nysact.experiments.sweeps.batch import (
-    BatchOptions,
-    check_consent,
-    conclude,
-    outcome_line,
-    report,
-)
+from nysact.experiments.report.report import sections_of, write_report
+from nysact.experiments.run.store import load_run, load_runs, succeeded
+from nysact.experiments.sweeps.batch import conclude, is_agreed, outcome_line
 from nysact.experiments.sweeps.duration import estimate
-from nysact.experiments.sweeps.executor import Executor
+from nysact.experiments.sweeps.executor import Executor, Outcome, executor_for
 from nysact.experiments.sweeps.search import Spaces, Trial, optuna_quiet
-from nysact.experiments.sweeps.training_job import Outcome
 
 HEARTBEAT_SECONDS = 20
-
-
-@dataclass
-class Pending:
-    """A trial some of whose runs have not ended."""
-
-    trial: optuna.Trial
-    runs: int
-    values: list[float | None] = field(default_factory=list)  # of runs that ended, None if failed
 
 
 class AdaptiveSearch:
@@ -79,8 +63,11 @@ class AdaptiveSearch:
                 direction="maximize" if metric.higher else "minimize",
                 load_if_exists=True,
             )
-        # By the id of each run under way, the trials that wait for it: two may be alike.
-        self.pending: dict[str, list[Pending]] = {}
+        # The trials under way with the ids of their runs, some of which two trials may share.
+        self.pending: list[tuple[optuna.Trial, list[str]]] = []
+        # The metric of each run that was started, None while it has none.
+        self.values: dict[str, float | None] = {}
+        self.ended: set[str] = set()
 
     def run(self, executor: Executor) -> Iterator[Outcome]:
         """Run trials until there are as many as wanted, and yield how each run ended."""
@@ -89,7 +76,7 @@ class AdaptiveSearch:
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         while self.remaining() > 0 or self.trial_returns():
             for outcome in executor.execute(self.configs(), self.record_heartbeats):
-                self.tell(outcome)
+                self.end(outcome)
                 yield outcome
 
     def configs(self) -> Iterator[Config]:
@@ -97,15 +84,14 @@ class AdaptiveSearch:
         while self.remaining() > 0:
             with optuna_quiet():
                 trial = self.study.ask(self.spaces)
-            runs = self.runs_of(trial.params)
-            pending = Pending(trial, len(runs))
-            for run in runs:
-                waiting = self.pending.setdefault(run.run_id(), [])
-                waiting.append(pending)
-                self.next_heartbeat = 0.0
-                self.record_heartbeats()
-                if len(waiting) == 1:
-                    yield run
+            runs = {run.run_id(): run for run in self.runs_of(trial.params)}
+            self.pending.append((trial, list(runs)))
+            self.next_heartbeat = 0.0
+            self.record_heartbeats()
+            new = [run for run in runs if run not in self.values]
+            self.values |= dict.fromkeys(new)
+            yield from (runs[run] for run in new)
+            self.tell()
 
     def remaining(self) -> int:
         """Count the trials still to be asked for; those of killed processes are queued again."""
@@ -121,41 +107,40 @@ class AdaptiveSearch:
     def trial_returns(self) -> bool:
         """Wait while others run trials, until one is queued again or all are surely alive."""
         deadline = time.monotonic() + 4 * self.heartbeat_seconds
-        while self.trials_in(TrialState.RUNNING) and time.monotonic() < deadline:
+        running = [TrialState.RUNNING]
+        while self.study.get_trials(False, running) and time.monotonic() < deadline:
             time.sleep(0.5)
             if self.remaining() > 0:
                 return True
         return False
 
-    def trials_in(self, state: TrialState) -> list[FrozenTrial]:
-        """The trials of all processes in a state."""
-        return self.study.get_trials(deepcopy=False, states=[state])
-
     def record_heartbeats(self) -> None:
         """Tell other processes now and then that this one is alive."""
         if self.storage and time.monotonic() >= self.next_heartbeat:
             self.next_heartbeat = time.monotonic() + self.heartbeat_seconds
-            for pending in itertools.chain(*self.pending.values()):
-                self.storage.record_heartbeat(pending.trial._trial_id)
+            for trial, _ in self.pending:
+                self.storage.record_heartbeat(trial._trial_id)
 
-    def tell(self, outcome: Outcome) -> None:
-        """Note a run that ended, and tell the trials of which it was the last.
+    def end(self, outcome: Outcome) -> None:
+        """Note how a run ended: a diverged one has the worst value, a crashed one has none."""
+        if outcome.failure is None and not outcome.elsewhere:
+            self.values[outcome.config.run_id()] = self.value_of(outcome.path)
+        self.ended.add(outcome.config.run_id())
+        self.tell()
 
-        A diverged run makes a trial the worst possible, a crashed or skipped run makes it fail.
-        """
-        lost = outcome.failure is not None or outcome.elsewhere
-        value = None if lost else self.value_of(outcome.path)
-        for pending in self.pending.pop(outcome.config.run_id()):
-            pending.values.append(value)
-            if len(pending.values) == pending.runs:
-                values = [value for value in pending.values if value is not None]
-                complete = len(values) == pending.runs
-                self.study.tell(
-                    pending.trial,
-                    fmean(values) if complete else None,
-                    state=TrialState.COMPLETE if complete else TrialState.FAIL,
-                    skip_if_finished=True,  # if another process gave this one up for dead
-                )
+    def tell(self) -> None:
+        """Tell the study of the trials all of whose runs have ended."""
+        done = [each for each in self.pending if self.ended.issuperset(each[1])]
+        self.pending = [each for each in self.pending if each not in done]
+        for trial, runs in done:
+            values = [value for run in runs if (value := self.values[run]) is not None]
+            complete = len(values) == len(runs)
+            self.study.tell(
+                trial,
+                fmean(values) if complete else None,
+                state=TrialState.COMPLETE if complete else TrialState.FAIL,
+                skip_if_finished=True,  # if another process gave this one up for dead
+            )
 
     def value_of(self, path: Path) -> float:
         """Read the metric of a finished run."""
@@ -165,11 +150,10 @@ class AdaptiveSearch:
         return worst if value is None else value
 
 
-def checked_metric(asked: str | None, usual: str, configs: Sequence[Config]) -> Metric:
+def checked_metric(name: str, configs: Sequence[Config]) -> Metric:
     """Find the metric, and make sure that the runs of a trial have one value of it."""
-    if asked is not None and asked not in METRICS:
-        raise ExperimentError(f"--metric {unknown(asked, METRICS)}")
-    name = asked or usual
+    if name not in METRICS:
+        raise ExperimentError(f"--metric {unknown(name, METRICS)}")
     held_out = all(getattr(config.data, "validation_size", 0) for config in configs)
     if name.startswith("validation_") and not held_out:
         remedy = "add --set data.validation_size=N, such as 1000"
@@ -183,32 +167,25 @@ def checked_metric(asked: str | None, usual: str, configs: Sequence[Config]) -> 
     return metric_of(name)
 
 
-def database(folder: Path, *, make: bool) -> str | None:
-    """The address of a search's own database, ``None`` if it does not exist and must not."""
-    if make:
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / "study.db"
-    return f"sqlite:///{path}" if make or path.is_file() else None
-
-
 def search_and_report(
-    search: AdaptiveSearch, sample: Sequence[Config], executor: Executor, options: BatchOptions
+    search: AdaptiveSearch, sample: Sequence[Config], options: BatchOptions
 ) -> None:
     """Run the trials that are left, and report on all; ``sample`` has the runs of one."""
+    executor = executor_for(sample, options)
     left = max(0, search.remaining())
-    missing = sample if left else []
-    each = sum(estimate(missing, executor, download=not options.dry_run).values())
-    about = f"about {duration(left * each / executor.jobs)}, " if each else ""
+    each = estimate(sample if left else [], executor, download=not options.dry_run)
+    seconds = left * sum(each.values()) / executor.jobs
+    about = f"about {duration(seconds)}, " * (seconds > 0)
     typer.echo(f"{left} of {search.trials} trials are left: {about}{executor.jobs} runs at a time.")
-    if options.dry_run:
+    if not is_agreed(left, options):
         return
-    check_consent(left, options)
     outcomes = []
     for outcome in search.run(executor):
         typer.echo(outcome_line(outcome))
         outcomes.append(outcome)
-    report(load_runs(executor.root / sample[0].recipe), [], options)
-    if search.trials_in(TrialState.COMPLETE):
+    stored = load_runs(executor.root / sample[0].recipe)
+    write_report(sections_of(stored, []), options.output, Console())
+    if search.study.get_trials(False, [TrialState.COMPLETE]):
         best = search.study.best_trial
         values = ", ".join(f"{name}={value}" for name, value in best.params.items())
         typer.echo(

@@ -2,9 +2,8 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import typer
 from rich import box
@@ -14,59 +13,49 @@ from rich.table import Table
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.formatting import duration
-from nysact.experiments.metrics import METRICS
+from nysact.experiments.options import BatchOptions
 from nysact.experiments.recipes import Recipe
 from nysact.experiments.report.report import sections_of, write_report
-from nysact.experiments.run.display import title
-from nysact.experiments.run.failure import failure_of
-from nysact.experiments.run.store import StoredRun, load_run
+from nysact.experiments.run.display import describe, title
+from nysact.experiments.run.store import failure_of, folder_of, load_run
 from nysact.experiments.sweeps.duration import estimate
-from nysact.experiments.sweeps.executor import Executor
-from nysact.experiments.sweeps.training_job import Outcome, folder_of, is_finished
+from nysact.experiments.sweeps.executor import Executor, Outcome, executor_for
 
 Seconds = Mapping[str, float]  # of runs by their ids, 0 if unknown
 
 
-@dataclass(frozen=True)
-class BatchOptions:
-    """What the user asked for besides the runs."""
-
-    output: Path  # the report's folder
-    seeds: int | None = None  # None for the recipe's
-    dry_run: bool = False
-    yes: bool = False
-
-
 def run_and_report(
-    configs: Sequence[Config], recipes: Sequence[Recipe], executor: Executor, options: BatchOptions
+    configs: Sequence[Config],
+    recipes: Sequence[Recipe],
+    options: BatchOptions,
+    seeds: int | None = None,  # None for the recipe's
 ) -> None:
     """Show the plan, train what is missing, and report."""
-    missing = [config for config in configs if not is_finished(config, executor.root)]
+    executor = executor_for(configs, options)
+    missing = [config for config in configs if not folder_of(config, executor.root).finished]
     seconds = estimate(missing, executor, download=not options.dry_run)
     if configs:
         show_plan(configs, seconds, executor.jobs)
-    if options.dry_run:
+    if not is_agreed(len(missing), options):
         return
-    check_consent(len(missing), options)
     outcomes = run_all(missing, executor, seconds)
-    paths = [folder_of(config, executor.root) for config in configs]
+    paths = [folder_of(config, executor.root).path for config in configs]
     stored = [load_run(path) for path in paths if (path / "config.json").is_file()]
-    report(stored, recipes, options)
+    write_report(sections_of(stored, recipes, seeds=seeds), options.output, Console())
     conclude(outcomes)
 
 
 def show_plan(configs: Sequence[Config], seconds: Seconds, jobs: int) -> None:
     """Show the missing runs of each row and column, and how long they will take."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for c in configs:
-        groups.setdefault((c.recipe, c.row, c.column), []).append(c.run_id())
     table = Table("recipe", "optimizer", "column", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("runs", "finished", "time left"):
         table.add_column(heading, justify="right")
-    for labels, runs in groups.items():
+    cells = [(config.recipe, config.row, config.column) for config in configs]
+    for cell, count in Counter(cells).items():
+        runs = [c.run_id() for c, own in zip(configs, cells, strict=True) if own == cell]
         left = [seconds[run] for run in runs if run in seconds]
         time_left = duration(sum(left)) if any(left) else "–"
-        table.add_row(*labels, str(len(runs)), str(len(runs) - len(left)), time_left)
+        table.add_row(*cell, str(count), str(count - len(left)), time_left)
     Console().print(table)
     if not seconds:
         typer.echo(f"All {len(configs)} runs are finished.")
@@ -77,12 +66,9 @@ def show_plan(configs: Sequence[Config], seconds: Seconds, jobs: int) -> None:
     typer.echo(f"{len(seconds)} of {len(configs)} runs are missing: {about}{together}.")
 
 
-def run_all(
-    configs: Sequence[Config], executor: Executor, seconds: Seconds | None = None
-) -> list[Outcome]:
+def run_all(configs: Sequence[Config], executor: Executor, seconds: Seconds) -> list[Outcome]:
     """Train runs in parallel, skipping finished ones; print each outcome and the time left."""
-    known = seconds is not None and all(seconds.values())
-    weights = {c.run_id(): seconds[c.run_id()] if seconds and known else 1.0 for c in configs}
+    weights = seconds if all(seconds.values()) else dict.fromkeys(seconds, 1.0)
     outcomes: list[Outcome] = []
     start, done = time.monotonic(), 0.0
     for outcome in executor.execute(configs):
@@ -101,32 +87,20 @@ def outcome_line(outcome: Outcome) -> str:
     elif outcome.failure is not None:
         how = f"failed: {outcome.failure.splitlines()[-1]}"
     else:
-        how = result_line(load_run(outcome.path))
+        run = load_run(outcome.path)
+        last = run.metrics[-1] if run.metrics else {}
+        shown = describe(last, losses=False) or describe(last) or ["finished"]
+        how = ", ".join(shown) if (failure := failure_of(run)) is None else f"failed at {failure}"
     return f"{title(outcome.config)}: {how}"
 
 
-def result_line(run: StoredRun) -> str:
-    """Name the last metrics of a finished run."""
-    if (failure := failure_of(run)) is not None:
-        return f"failed at {failure}"
-    found = {metric: metric.final(run.metrics) for metric in METRICS.values()}
-    shown = [f"{m.label} {m.text(value)}" for m, value in found.items() if value is not None]
-    return ", ".join(shown[:2]) or "finished"
-
-
-def check_consent(missing: int, options: BatchOptions) -> None:
-    """Ask whether to start, if there is something to run."""
-    if not missing or options.yes:
-        return
+def is_agreed(missing: int, options: BatchOptions) -> bool:
+    """Ask whether to start, if there is something to run; ``--dry-run`` never starts."""
+    if options.dry_run or options.yes or not missing:
+        return not options.dry_run
     if not sys.stdin.isatty():
         raise ExperimentError("there is no terminal to ask on: add --yes to start, or --dry-run")
-    if not typer.confirm("Start?", default=True):
-        raise typer.Exit(1)
-
-
-def report(stored: Iterable[StoredRun], recipes: Sequence[Recipe], options: BatchOptions) -> None:
-    """Write and show the report."""
-    write_report(sections_of(stored, recipes, seeds=options.seeds), options.output, Console())
+    return typer.confirm("Start?", default=True, abort=True)
 
 
 def conclude(outcomes: Iterable[Outcome]) -> None:

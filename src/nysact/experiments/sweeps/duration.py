@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,8 @@ from nysact.experiments.data.presence import would_be_downloaded
 from nysact.experiments.devices import chosen_device
 from nysact.experiments.environment import device_name
 from nysact.experiments.run.display import title
-from nysact.experiments.run.failure import succeeded
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import StoredRun, load_run, load_runs
+from nysact.experiments.run.store import StoredRun, load_run, load_runs, succeeded
 from nysact.experiments.sweeps.executor import Executor
 from nysact.experiments.sweeps.jobs import local_jobs
 
@@ -42,8 +42,11 @@ def estimate(
     found |= {k: f"{c.data.name} is not here, and would be downloaded" for k, c in away.items()}
     here = [kind for kind in new if kind not in away]
     found |= zip(here, timed([new[kind] for kind in here], executor.cpu), strict=True)
-    for reason in dict.fromkeys(seconds for seconds in found.values() if isinstance(seconds, str)):
-        titles = [title(config) for kind, config in new.items() if found[kind] == reason]
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for kind, config in new.items():
+        if isinstance(reason := found[kind], str):
+            reasons[reason].append(title(config))
+    for reason, titles in reasons.items():
         runs = f"{len(titles)} kinds of runs, such as " if len(titles) > 1 else ""
         typer.echo(f"The duration is unknown of {runs}{titles[0]}: {reason}.")
     seconds = {c.run_id(): found[kind_of(c.model_dump())] for c in configs}
@@ -61,12 +64,12 @@ def kind_of(config: Mapping[str, Any]) -> str:
 def finished(executor: Executor) -> dict[str, float]:
     """The median duration of each kind of run that has finished on this device."""
     device = device_name(chosen_device("cpu" if executor.cpu else None))
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = defaultdict(list)
     for stored in load_runs(executor.root) if executor.root.is_dir() else []:
         if succeeded(stored) and stored.environment.get("device_name") == device:
             # A resumed run has a new config.json, but took at least as long as its steps.
             seconds = max(training_seconds(stored), span(stored) + START_SECONDS)
-            found.setdefault(kind_of(stored.config), []).append(seconds)
+            found[kind_of(stored.config)].append(seconds)
     return {kind: median(seconds) for kind, seconds in found.items()}
 
 
@@ -77,7 +80,7 @@ def training_seconds(stored: StoredRun) -> float:
 
 def span(stored: StoredRun) -> float:
     """The time from a run's first step to its end, evaluations included."""
-    begin, end = (stored.path / "config.json", stored.path / "result.json")
+    begin, end = (stored.path / name for name in ("config.json", "result.json"))
     return end.stat().st_mtime - begin.stat().st_mtime
 
 

@@ -1,31 +1,52 @@
 """Trains configurations in parallel jobs; finished ones are skipped, interrupted ones resume."""
 
+import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import submitit
 import torch
+from rich.console import Console
 
-from nysact.experiments.assignments import parse_assignments
 from nysact.experiments.config import Config
+from nysact.experiments.config.assignments import parse_assignments
 from nysact.experiments.environment import SIDE_BY_SIDE
-from nysact.experiments.files import write_text
+from nysact.experiments.errors import ExperimentError, RunningElsewhereError
+from nysact.experiments.files import write_json, write_text
+from nysact.experiments.options import BatchOptions
+from nysact.experiments.run.display import Display
+from nysact.experiments.run.runner import run
+from nysact.experiments.run.store import FAILURE, folder_of
 from nysact.experiments.run.tracking import trackers_of
-from nysact.experiments.sweeps import training_job
 from nysact.experiments.sweeps.jobs import GPUS, JOB, Submit, cluster_submitter, local_jobs
-from nysact.experiments.sweeps.training_job import Outcome, folder_of, is_finished
 
 LOCAL_POLL_SECONDS = 0.2
 CLUSTER_POLL_SECONDS = 5.0
 # Jobs of a cluster at a time, unless asked for otherwise.
 CLUSTER_JOBS = 100
-# The file in a run's folder with the number of its job, by which a later command finds it.
+# Files in a run's folder: the number of its job, by which a later command finds it, and the
+# output of its processes, in which a line begins each attempt.
 JOB_FILE = "job.txt"
+LOG = "log.txt"
+ATTEMPT = "=== started "
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: finished, failed, or skipped because another process is running it."""
+
+    config: Config
+    path: Path
+    failure: str | None = None
+    elsewhere: bool = False
 
 
 class Executor:
@@ -63,8 +84,9 @@ class Executor:
         with submission as submit:
             while True:
                 while len(running) < self.jobs and (config := next(waiting, None)) is not None:
-                    if is_finished(config, self.root):
-                        yield Outcome(config, folder_of(config, self.root))
+                    folder = folder_of(config, self.root)
+                    if folder.finished:
+                        yield Outcome(config, folder.path)
                         continue
                     slot = min(set(range(self.jobs)) - running.keys())
                     running[slot] = config, self.start(config, slot, submit)
@@ -76,15 +98,18 @@ class Executor:
                     yield self.outcome(*running.pop(slot))
 
     def start(self, config: Config, slot: int, submit: Submit) -> "submitit.Job[Outcome]":
-        """Submit a run, unless an earlier command's job for it is still on the cluster."""
-        path = folder_of(config, self.root)
+        """Submit a run with a mark in its log, unless an earlier job for it is on the cluster."""
+        path = folder_of(config, self.root).path
         if self.cluster and (path / JOB_FILE).is_file():
             number = (path / JOB_FILE).read_text("utf-8")
             earlier: submitit.Job[Outcome] = submitit.SlurmJob(self.root / "slurm", number)
             if not earlier.done(force_check=True):
                 return earlier
-        training_job.start_attempt(path)
-        task = partial(training_job.train_run, config, self.root, self.trackers, self.cpu)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FAILURE).unlink(missing_ok=True)
+        with (path / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{ATTEMPT}{datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        task = partial(train_run, config, self.root, self.trackers, self.cpu)
         job = submit(task, {} if self.cluster else self.environment(slot))
         if self.cluster:
             write_text(path / JOB_FILE, job.job_id)
@@ -97,33 +122,24 @@ class Executor:
 
     def outcome(self, config: Config, job: "submitit.Job[Outcome]") -> Outcome:
         """Read how a job ended."""
-        path = folder_of(config, self.root)
+        path = folder_of(config, self.root).path
         error = job.exception()
         (path / JOB_FILE).unlink(missing_ok=True)
         if error is None:
             return job.result()
-        lines = training_job.last_lines(path) or str(error).splitlines()
+        lines = last_lines(path) or str(error).splitlines()
         ended = f"the process ended without a result, killed or out of memory ({job.state.lower()})"
-        return training_job.failed(config, path, [*lines, ended])
+        return failed(config, path, [*lines, ended])
 
 
-def executor_for(
-    configs: Sequence[Config],
-    root: Path,
-    jobs: int | None,
-    slurm: Sequence[str] | None,
-    track: Sequence[str] | None,
-    *,
-    cpu: bool,
-) -> Executor:
+def executor_for(configs: Sequence[Config], options: BatchOptions) -> Executor:
     """Make the executor that a command's options ask for."""
-    trackers = trackers_of(track)
-    if slurm:
-        cluster = parse_assignments(slurm, "--slurm", "timeout_min=600")
-        return Executor(root, jobs or CLUSTER_JOBS, cluster=cluster, cpu=cpu, trackers=trackers)
-    devices = [] if cpu else visible_devices()
-    number = jobs or parallel_runs(configs, devices)
-    return Executor(root, number, cpu=cpu, devices=devices, trackers=trackers)
+    make = partial(Executor, options.runs, cpu=options.cpu, trackers=trackers_of(options.track))
+    if options.slurm:
+        cluster = parse_assignments(options.slurm, "--slurm", "timeout_min=600")
+        return make(options.jobs or CLUSTER_JOBS, cluster=cluster)
+    devices = [] if options.cpu else visible_devices()
+    return make(options.jobs or parallel_runs(configs, devices), devices=devices)
 
 
 def visible_devices() -> list[str]:
@@ -141,3 +157,39 @@ def parallel_runs(configs: Sequence[Config], devices: Sequence[str]) -> int:
     # A run that does not say how many threads it has takes all cores.
     threads = max((config.threads or cores or 1 for config in configs), default=1)
     return max(1, (cores or 1) // threads)
+
+
+def train_run(config: Config, root: Path, trackers: Sequence[str], cpu: bool) -> Outcome:
+    """Train a run in a process of its own, whose output goes to a log."""
+    path = folder_of(config, root).path
+    # Whatever this process prints from now on, native code included.
+    log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.getLogger("submitit").setLevel(logging.WARNING)
+    try:
+        run(config, root, display=Display(Console(width=200)), trackers=trackers, cpu=cpu)
+        return Outcome(config, path)
+    except RunningElsewhereError:
+        return Outcome(config, path, elsewhere=True)
+    except ExperimentError as error:
+        print(f"Error: {error}")
+    except Exception:
+        traceback.print_exc()
+    return failed(config, path, last_lines(path))
+
+
+def failed(config: Config, path: Path, lines: Sequence[str]) -> Outcome:
+    """Record why a run failed, for reports."""
+    if not (path / "config.json").is_file():
+        write_json(path / "config.json", config.model_dump())
+    reason = "\n".join(lines)
+    write_text(path / FAILURE, reason + "\n")
+    return Outcome(config, path, reason)
+
+
+def last_lines(path: Path, count: int = 20) -> list[str]:
+    """Read the last lines of the latest attempt in a run's log that are not blank."""
+    text = (path / LOG).read_text("utf-8", errors="replace")
+    lines = text.rpartition(ATTEMPT)[2].splitlines()[1:]
+    return [line for line in lines if line.strip()][-count:]

@@ -62,10 +62,14 @@ def local_jobs() -> Iterator[Submit]:
 
         def submit(task: Callable[[], Any], environment: Mapping[str, str]) -> "submitit.Job[Any]":
             visible = {GPUS: os.environ[GPUS]} if GPUS in os.environ else {}
-            with interrupts_ignored():
-                job = submitter.submit(JOB, task, {**visible, **environment}, str(lock.lock_file))
-            jobs.append(job)
-            return job
+            # Its processes ignore Ctrl-C: the lock ends them, without tracebacks.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                variables = {**visible, **environment}
+                jobs.append(submitter.submit(JOB, task, variables, str(lock.lock_file)))
+            finally:
+                signal.signal(signal.SIGINT, before)
+            return jobs[-1]
 
         try:
             with lock:
@@ -73,16 +77,6 @@ def local_jobs() -> Iterator[Submit]:
         finally:
             while not all(job.done() for job in jobs):
                 time.sleep(0.05)
-
-
-@contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Let processes started in the body ignore Ctrl-C: the lock ends them, without tracebacks."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def cluster_submitter(folder: Path, options: Mapping[str, Any]) -> submitit.AutoExecutor:
@@ -97,10 +91,10 @@ def cluster_submitter(folder: Path, options: Mapping[str, Any]) -> submitit.Auto
         submitter = submitit.AutoExecutor(folder, cluster="slurm")
         submitter.update_parameters(**{prefixed(name): options[name] for name in options})
     except (RuntimeError, NameError, ValueError, TypeError) as error:
+        given = " ".join(f"{name}={value}" for name, value in options.items())
         raise ExperimentError(
-            f"--slurm {' '.join(f'{name}={value}' for name, value in options.items())}: "
-            f"{str(error).splitlines()[0]}; expected settings of submitit such as partition=gpu, "
-            "gpus_per_node=1, timeout_min=600, on a machine that has sbatch"
+            f"--slurm {given}: {str(error).splitlines()[0]}; expected settings of submitit such as "
+            "partition=gpu, gpus_per_node=1, timeout_min=600, on a machine that has sbatch"
         ) from error
     return submitter
 

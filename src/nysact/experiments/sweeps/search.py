@@ -15,8 +15,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from nysact.experiments.assignments import parse_assignment, parse_value, value_text
 from nysact.experiments.config import Config
+from nysact.experiments.config.assignments import parse_assignment, parse_value, value_text
 from nysact.experiments.errors import ExperimentError, unknown
 
 Spaces = Mapping[str, BaseDistribution]
@@ -87,6 +87,13 @@ def draws(spaces: Spaces, count: int, seed: int) -> list[Trial]:
     with optuna_quiet():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         return [study.ask(dict(spaces)).params for _ in range(count)]
+
+
+def trials_of(kind: str, spaces: Spaces, count: int, seed: int) -> list[Trial]:
+    """List the trials; one random trial shows what the runs of an adaptive search are like."""
+    if kind == "grid":
+        return grid(spaces)
+    return draws(spaces, 1 if kind == "adaptive" else count, seed)
 
 
 def varied(config: Config, sweep: str, values: Mapping[str, Any]) -> Config:

@@ -1,10 +1,13 @@
-"""Assignments NAME=VALUE as users type them: ``--set``, ``--vary``, ``--slurm``, ``--option``."""
+"""Assignments NAME=VALUE as users type them (``--set``, ``--vary``, ``--slurm``, ``--option``)."""
 
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from nysact.experiments.config.data import KINDS
 from nysact.experiments.errors import ExperimentError
 
 
@@ -37,18 +40,43 @@ def value_text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the dotted names of nested dictionaries; ``sweep`` has dotted names for keys itself."""
-    return list(dotted(values, prefix))
-
-
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to dotted names; an empty dictionary has none."""
+    """Flatten nested dictionaries to dotted names; the keys of ``sweep`` are such names already."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and name != "sweep"
         flat |= dotted(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
+
+
+def assign(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Set the value of a dotted name, and what follows from it for other settings."""
+    check_name(values, name)
+    conf = OmegaConf.create(values)
+    if name in ("model.name", "optimizer.name") and value != OmegaConf.select(conf, name):
+        # Another model or optimizer starts from its own defaults.
+        OmegaConf.update(conf, name.replace(".name", ".options"), {}, merge=False)
+    if value is not None and name in ("epochs", "steps"):
+        OmegaConf.update(conf, "steps" if name == "epochs" else "epochs", None)
+    OmegaConf.update(conf, name, value, merge=False)
+    changed: dict[str, Any] = OmegaConf.to_container(conf)  # type: ignore[assignment]
+    if name == "data.name" and value in KINDS:
+        # Other data keeps only the settings that both kinds have.
+        fields = KINDS[value].model_fields
+        changed["data"] = {key: held for key, held in changed["data"].items() if key in fields}
+    return changed
+
+
+def check_name(values: Mapping[str, Any], name: str) -> None:
+    """Make sure that a dotted name is that of a setting, or name the nearest."""
+    names = dotted(values)
+    inside = [other for other in names if other.startswith(f"{name}.")]
+    if inside:
+        raise ExperimentError(
+            f"{name} is a section: expected one of its settings: {', '.join(inside)}"
+        )
+    if name not in names:
+        raise ExperimentError(no_setting(name, names))
 
 
 def no_setting(name: str, names: Iterable[str]) -> str:
