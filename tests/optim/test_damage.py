@@ -114,7 +114,7 @@ def test_a_damaged_state_changes_nothing_or_is_taken_as_it_stands(face, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
-@settings(max_examples=500)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_so_do_many_damaged_states(face, data):
     check(data, face)

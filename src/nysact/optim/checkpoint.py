@@ -135,9 +135,10 @@ def _check_group(
     saved: Mapping[str, Any], group: Mapping[str, Any], options: Mapping[str, Option]
 ) -> None:
     for name in _FIXED:
-        if name in group and saved.get(name) != group[name]:
+        theirs = saved.get(name)
+        if name in group and not (isinstance(theirs, type(group[name])) and theirs == group[name]):
             raise ValueError(
-                f"the state dict was saved with {name}={saved.get(name)!r}, this optimizer has "
+                f"the state dict was saved with {name}={theirs!r:.40}, this optimizer has "
                 f"{name}={group[name]!r}: build it with the saved value, or start without the "
                 "state dict"
             )
