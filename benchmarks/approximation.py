@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from covariance import Average
-from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.small_images import load_fashion_mnist
 from report import markdown, write_json
 from watched_training import RELEASED, SKETCHES, Watch, train
 

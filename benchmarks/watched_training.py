@@ -13,7 +13,9 @@ from torch.optim import SGD, Optimizer
 
 from covariance import Average, ExactCovariances
 from nysact import NysAct, Preconditioner
-from nysact.experiments.data.images import ImageSet, batches
+from nysact.experiments.data.augmentation import Augmentation
+from nysact.experiments.data.images import ImageSet
+from nysact.experiments.data.loaders import DeviceLoader, Share
 from nysact.experiments.models import CifarResNet
 from nysact.experiments.randomness import seeded_model
 from released import ReleasedSketch
@@ -148,6 +150,6 @@ def driver(model: nn.Module, args: argparse.Namespace) -> Optimizer:
 
 
 def forever(data: ImageSet, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from batches(data, batch_size, generator)
+    loader = DeviceLoader(data, batch_size, seed, Augmentation(), Share())
+    for epoch in itertools.count():
+        yield from loader.epoch(epoch)

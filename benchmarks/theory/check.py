@@ -12,7 +12,7 @@ from benchmarks.theory.norms import OPTIMIZERS, Norms, watch_norms
 from benchmarks.theory.problem import digits, least_squares, sigmoid_squares
 from benchmarks.theory.verdicts import Verdict, judge_accuracies, judge_decays, judge_norms
 
-from nysact.experiments.data.digits import load_digits
+from nysact.experiments.data.small_images import load_digits
 from nysact.experiments.environment import environment
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.files import write_json, write_text

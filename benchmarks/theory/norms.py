@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Optimizer
 
 from nysact import NysAct
-from nysact.experiments.data.images import ImageSet, batches
+from nysact.experiments.data.augmentation import Augmentation
+from nysact.experiments.data.images import ImageSet
+from nysact.experiments.data.loaders import DeviceLoader, Share
 from nysact.experiments.randomness import seeded
 from nysact.experiments.run.covariances import Observer
 
@@ -53,8 +54,8 @@ def watch_norms(name: str, train: ImageSet, epochs: int, every: int) -> Norms:
         model = network()
         optimizer = OPTIMIZERS[name](model)
         observer = Observer(network, F.cross_entropy, (train.images, train.labels))
-        generator = torch.Generator().manual_seed(0)
-        stream = (batch for _ in range(epochs) for batch in batches(train, BATCH, generator))
+        loader = DeviceLoader(train, BATCH, 0, Augmentation(), Share())
+        stream = (batch for epoch in range(epochs) for batch in loader.epoch(epoch))
         for step, (images, labels) in enumerate(stream):
             if step % every == 0:
                 steps.append(step)

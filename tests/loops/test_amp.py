@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from nysact import NysAct, Preconditioner
 
+from ..pairwise import pairwise
 from .training import SETTINGS, assert_same, batches, covariance_of, dense, network, rows, train
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -129,11 +130,7 @@ def scaled_loop(optimizer, model, data, order, clear, poisoned=(), accumulate=1)
             zero(set_to_none=set_to_none)
 
 
-@pytest.mark.parametrize(
-    "poisoned", [(0,), (2,), (4, 5), (1, 3), (8, 9, 10)], ids=lambda steps: f"skip{steps}"
-)
-@pytest.mark.parametrize("clear", CLEARS, ids=lambda clear: f"{clear[0]}-none={clear[1]}")
-@pytest.mark.parametrize("order", ORDERS)
+@pairwise(order=ORDERS, clear=CLEARS, poisoned=[(0,), (2,), (4, 5), (1, 3), (8, 9, 10)])
 def test_a_skipped_step_leaves_no_trace(order, clear, poisoned):
     """Scales are powers of two, so a run that never met the bad batches is equal bit for bit."""
     data = rows(9)

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from nysact import NysAct
 
+from ..pairwise import pairwise
 from .training import SETTINGS, assert_same, batches, rows, train
 
 
@@ -97,9 +98,7 @@ RUNS = {
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
-@pytest.mark.parametrize("subsample", ["auto", 3])
-@pytest.mark.parametrize("side", [None, 16])
-@pytest.mark.parametrize("name", RUNS)
+@pairwise(name=RUNS, side=[None, 16], subsample=["auto", 3])
 def test_a_checkpointed_model_learns_what_the_plain_one_does(name, side, subsample):
     run, reference_run = RUNS[name]
     make = batches if side else rows

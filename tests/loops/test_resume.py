@@ -11,7 +11,7 @@ import torch
 from nysact import NysAct
 
 from . import resume
-from .training import SETTINGS, assert_same, dense, learned, network, rows, train, trained
+from .training import SETTINGS, assert_same, dense, learned, rows, train, trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,19 +60,6 @@ def test_a_run_resumed_in_a_new_process_is_equal_bit_for_bit(resumed, name):
     assert all(int(end[path]) >= 0 for path in unused)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_loading_keeps_the_dtypes_of_a_saved_state(dtype, tmp_path):
-    """The framework's own load casts whatever belongs to a parameter to its dtype."""
-    optimizer = trained(dense(dtype=dtype), rows(7, dtype=dtype))
-    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
-    fresh = NysAct(dense(dtype=dtype), **SETTINGS)
-    fresh.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    for param, mine in zip(fresh.state, optimizer.state, strict=True):
-        for key, value in optimizer.state[mine].items():
-            assert fresh.state[param][key].dtype == value.dtype, key
-            assert torch.equal(fresh.state[param][key], value), key
-
-
 def test_a_checkpoint_is_read_with_map_location(tmp_path):
     optimizer = trained(dense(), rows(7))
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
@@ -105,46 +92,6 @@ def test_a_checkpoint_loads_onto_another_device(tmp_path):
     for name in optimizer.layers:
         assert fresh.inverse(name).device.type == "cuda"
         torch.testing.assert_close(fresh.inverse(name).cpu(), optimizer.inverse(name))
-
-
-def fewer_layers():
-    return torch.nn.Sequential(*list(dense())[:3])
-
-
-MISFITS = {
-    "rank": (dense, {"rank": 5}, "rank=4.*rank=5"),
-    "sketch": (dense, {"sketch": "columns"}, "sketch='subspace'.*sketch='columns'"),
-    "other model": (network, {}, "shape|parameter"),
-    "fewer layers": (fewer_layers, {}, r"\[6\].*\[4\]"),
-}
-
-
-@pytest.mark.parametrize("name", MISFITS)
-def test_a_checkpoint_that_does_not_fit_is_refused_by_name_and_changes_nothing(name):
-    make, settings, message = MISFITS[name]
-    saved = trained(dense(), rows(7)).state_dict()
-    model = make()
-    optimizer = NysAct(model, **{**SETTINGS, **settings})
-    data = rows(5) if make is not network else None
-    if data:
-        train(model, optimizer, data)
-    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    before = learned(optimizer)
-    with pytest.raises(ValueError, match=message):
-        optimizer.load_state_dict(saved)
-    after = learned(optimizer)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(after[key], value) for key, value in before.items())
-    now = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    assert now == groups
-
-
-def test_a_checkpoint_of_plain_sgd_is_refused():
-    model = dense()
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    train(model, sgd, rows(2))
-    with pytest.raises(ValueError, match="rank"):
-        NysAct(model, **SETTINGS).load_state_dict(sgd.state_dict())
 
 
 def test_learning_rates_and_schedules_resume_too():

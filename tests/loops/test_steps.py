@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from nysact import NysAct, Preconditioner
+from nysact import NysAct
 
 from .training import SETTINGS, assert_same, dense, rows, train
 
@@ -90,14 +89,6 @@ def test_a_graph_that_is_kept_for_a_second_backward():
         optimizer.step()
         train(alone, reference, [(inputs, targets)])
     assert_same(optimizer, reference)
-
-
-@pytest.mark.parametrize("kind", [NysAct, Preconditioner])
-def test_data_parallel_is_refused_by_name(kind):
-    with pytest.raises(TypeError, match=r"DistributedDataParallel \(DDP\)"):
-        kind(nn.DataParallel(dense()))
-    with pytest.raises(TypeError, match=r"DistributedDataParallel \(DDP\)"):
-        kind(nn.Sequential(nn.DataParallel(dense())))
 
 
 def test_data_parallel_put_around_the_model_later_is_refused_at_its_forward():

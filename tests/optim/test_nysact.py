@@ -68,7 +68,10 @@ SKETCHED = [
 ]
 
 
-@pytest.mark.parametrize(("cov_interval", "inv_interval"), [(1, 1), (1, 3), (2, 4)])
+@pytest.mark.parametrize(
+    ("cov_interval", "inv_interval"),
+    [(2, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1), (1, 3)))],
+)
 @pytest.mark.parametrize(("build", "draw", "sketch"), SKETCHED)
 def test_a_covariance_of_low_rank_is_inverted_exactly(
     build, draw, sketch, cov_interval, inv_interval

@@ -221,9 +221,11 @@ def test_what_is_no_model_is_refused(model, bad):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_data_parallel_is_refused_with_the_remedy(model):
-    with pytest.raises(TypeError, match="DistributedDataParallel"):
-        NysAct(nn.DataParallel(model))
+@pytest.mark.parametrize("kind", [NysAct, Preconditioner])
+def test_data_parallel_is_refused_with_the_remedy(model, kind):
+    for wrapped in (nn.DataParallel(model), nn.Sequential(nn.DataParallel(model))):
+        with pytest.raises(TypeError, match=r"DistributedDataParallel \(DDP\)"):
+            kind(wrapped)
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_checkpointed_activations_change_nothing(face):
     assert same(optimizer, reference)
 
 
-@pair
+@pytest.mark.parametrize("face", [NysMuon, pytest.param(NysAdamW, marks=pytest.mark.slow)])
 def test_a_compiled_model_trains_as_an_eager_one(face):
     model, alone = Network(torch.float64), Network(torch.float64)
     torch.compiler.reset()

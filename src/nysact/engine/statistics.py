@@ -294,7 +294,7 @@ class RunningStatistics:
         self._decay_since, self.unreduced = 1.0, False
 
 
-def _scale(sums: Tensors, rows: Sequence[int], scale: float) -> Sequence[float]:
+def _scale(sums: Tensors, rows: Sequence[float], scale: float) -> Sequence[float]:
     """Scale the sums of sampled rows, in place, and their number to those of all rows."""
     if scale == 1:
         return rows

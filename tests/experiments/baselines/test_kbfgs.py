@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nysact.experiments.baselines import training_step
-from nysact.experiments.baselines.kbfgs import KBFGS
-from nysact.experiments.baselines.quasi_newton import Pairs, bfgs_update, double_damping, is_safe
+from nysact.experiments.baselines.kbfgs import KBFGS, Pairs, bfgs_update, double_damping, is_safe
 from tests.experiments.baselines.problems import Problem, close, logistic, network
 
 

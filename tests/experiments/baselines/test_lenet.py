@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nysact.experiments.baselines import BASELINES
-from nysact.experiments.baselines.registry import in_words
-from nysact.experiments.data.fashion_mnist import DEBIAN_FOLDER, cache_folder, files_in
+from nysact.experiments.data.small_images import DEBIAN_FOLDER, cache_folder, files_in
+from nysact.experiments.formatting import describe_settings as in_words
 from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.run.runner import run
 from nysact.experiments.run.store import load_run

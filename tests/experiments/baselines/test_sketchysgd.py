@@ -148,5 +148,5 @@ def test_step_without_graph_says_what_to_do():
 
 @pytest.mark.parametrize("settings", [{"rho": 0.0}, {"rank": 0}, {"update_interval": 0}])
 def test_bad_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="expected positive"):
+    with pytest.raises(ValueError, match="expected a positive number"):
         SketchySGD(network().model.parameters(), **settings)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from nysact.experiments.baselines.ggt import GGT
-from nysact.experiments.baselines.mfac import MFAC
+from nysact.experiments.baselines.window import GGT, MFAC
 from tests.experiments.baselines.problems import close, flat, gradients, network
 
 

@@ -63,7 +63,7 @@ def test_settings_are_read():
 
 @pytest.mark.parametrize("text", ["rank=50", "nysact.rank", "nysact.=5", ".rank=5", "nysact.rank="])
 def test_a_setting_in_another_form_is_refused(text):
-    with pytest.raises(ExperimentError, match=r"expected OPTIMIZER\.SETTING=VALUE"):
+    with pytest.raises(ExperimentError, match=r"expected (OPTIMIZER\.SETTING|NAME)=VALUE"):
         parse_settings([text])
 
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from nysact.experiments.bench.candidate import candidates
-from nysact.experiments.bench.memory import measure_memory
-from nysact.experiments.bench.phases import memory_changes, peak, profiler
+from nysact.experiments.bench.profiled import measure_memory, memory_changes, peak, profiler
 
 from .subjects import CPU, workload
 

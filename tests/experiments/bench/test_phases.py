@@ -3,7 +3,7 @@ from torch.profiler import record_function
 
 from nysact.experiments.baselines import BASELINES
 from nysact.experiments.bench.candidate import Candidate, candidates
-from nysact.experiments.bench.phases import (
+from nysact.experiments.bench.profiled import (
     EVALUATION,
     PHASES,
     REST,

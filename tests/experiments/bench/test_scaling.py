@@ -1,4 +1,8 @@
+from math import isnan
+
+import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from nysact.experiments.bench.options import ScalingOptions
@@ -12,11 +16,11 @@ from nysact.experiments.bench.scaling import (
     tables,
     too_much,
 )
-from nysact.experiments.line_styles import STYLES
+from nysact.experiments.report.style import save, styles
 
 from .subjects import CPU
 
-SMALL = {"dims": "64,128", "ranks": "2,4", "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
+SMALL = {"dims": [64, 128], "ranks": [2, 4], "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
 OPTIONS = ScalingOptions(**SMALL)
 
 
@@ -28,14 +32,13 @@ def point(optimizer="nysact", dim=64, rank=10, seconds=1.0, memory=100.0, state=
 
 
 def test_exponent_is_the_slope_over_the_upper_half_of_the_sizes():
-    sizes = [1.0, 2.0, 4.0, 8.0, 16.0]
+    sizes = [1, 2, 4, 8, 16]
     # Constant up to 2, quadratic from 4 on, which is the middle on a logarithmic scale.
-    assert exponent(sizes, [3.0, 3.0, 16.0, 64.0, 256.0]) == pytest.approx(2.0)
-    assert exponent(sizes, [5.0] * 5) == pytest.approx(0.0)
-    assert exponent([4.0, 8.0], [1.0, 2.0]) is None
-    assert exponent([1.0], [1.0]) is None
-    assert exponent([], []) is None
-    assert exponent(sizes, [0.0] * 5) is None
+    assert exponent(pd.Series([3.0, 3.0, 16.0, 64.0, 256.0], sizes)) == pytest.approx(2.0)
+    assert exponent(pd.Series([5.0] * 5, sizes)) == pytest.approx(0.0)
+    for values in (pd.Series([1.0, 2.0], [4, 8]), pd.Series([0.0] * 5, sizes)):
+        assert isnan(exponent(values))
+    assert isnan(exponent(pd.Series([], dtype=float)))
 
 
 def test_mean_step_weighs_parts_by_the_papers_intervals():
@@ -93,7 +96,7 @@ def test_an_optimizer_that_stops_leaves_the_others_to_go_on():
 
 
 def test_table_has_a_dash_where_nothing_was_measured():
-    found = Scaling([point(dim=d) for d in (64, 128)] + [point("foof")], [], ["FOOF stops."])
+    found = Scaling([point(dim=d) for d in (64, 128)] + [point("foof")], [point()], ["FOOF stops."])
     lines = tables(found).splitlines()
     assert "| d = | 64 | 128 | exponent |" in lines
     assert "| NysAct: capture, ms | 1e+03 | 1e+03 | – |" in lines
@@ -107,9 +110,8 @@ def test_picture_shows_each_optimizer_in_its_colour(tmp_path):
         for scale, name in ((1, "nysact"), (2, "foof"), (3, "released-columns"))
         for d in (64, 128, 256)
     ]
-    file = tmp_path / "growth.png"
-    draw(points, "dim", "title", [file])
+    file, _ = save(draw(points, "dim", "title"), tmp_path / "growth")
     pixels = imread(file)[:, :, :3].reshape(-1, 3)
-    for color, _, _ in STYLES[:3]:
-        rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    for look in styles(["NysAct", "FOOF", "released NysAct-S"]).values():
+        rgb = to_rgb(look["color"])
         assert (abs(pixels - rgb).max(axis=1) < 0.01).sum() > 100

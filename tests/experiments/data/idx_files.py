@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nysact.experiments.data import fashion_mnist
+from nysact.experiments.data import small_images
 
 NAMES = {"train": "train", "test": "t10k"}
 
@@ -40,4 +40,4 @@ def write_fashion_mnist(
 
 def accept_any_content(monkeypatch) -> None:
     """Let files have other contents than those of the real data."""
-    monkeypatch.setattr(fashion_mnist, "CHECKSUMS", dict.fromkeys(fashion_mnist.FILES))
+    monkeypatch.setattr(small_images, "CHECKSUMS", dict.fromkeys(small_images.FILES))

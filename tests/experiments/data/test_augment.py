@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nysact.experiments.data.augment import Augmentation
+from nysact.experiments.data.augmentation import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share
 

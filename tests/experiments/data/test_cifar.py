@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from nysact.experiments.data import cifar
-from nysact.experiments.data.cifar import STATISTICS, load_cifar
+from nysact.experiments.data import small_images as cifar
+from nysact.experiments.data.small_images import STATISTICS, load_cifar
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.recipes import find_runs, load
 from nysact.experiments.run import problem

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nysact.experiments.data import fashion_mnist
-from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data import small_images
+from nysact.experiments.data.small_images import load_fashion_mnist
 from nysact.experiments.errors import ExperimentError
 from tests.experiments.data.idx_files import (
     accept_any_content,
@@ -15,14 +15,14 @@ from tests.experiments.data.idx_files import (
     write_fashion_mnist,
 )
 
-CHECKSUMS = fashion_mnist.CHECKSUMS
+CHECKSUMS = small_images.CHECKSUMS
 
 
 @pytest.fixture(autouse=True)
 def _nothing_installed(tmp_path, monkeypatch):
     """Hide the Debian package and the user's cache, forbid downloads, and let contents differ."""
     accept_any_content(monkeypatch)
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr(small_images, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     download(monkeypatch, OSError("no network"))
 
@@ -55,7 +55,6 @@ def test_loads_plain_and_compressed_files_also_in_torchvisions_layout(tmp_path, 
         assert torch.allclose((inside - low) / (high - low) * 255, images.float(), atol=1e-3)
         border = torch.cat([part.images[:, :, :2].flatten(), part.images[:, :, :, 30:].flatten()])
         assert (border == low).all(), "the border is not black"
-    assert data.flip
 
 
 def test_given_folder_comes_before_the_debian_package(tmp_path):
@@ -105,7 +104,7 @@ def test_bad_file_in_the_given_folder_is_not_passed_over(tmp_path):
 
 @pytest.fixture
 def checked(monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "CHECKSUMS", CHECKSUMS)
+    monkeypatch.setattr(small_images, "CHECKSUMS", CHECKSUMS)
 
 
 @pytest.mark.parametrize("place", ["given", "debian", "cache/nysact"])
@@ -136,7 +135,7 @@ def test_checksum_tells_of_every_damage_to_the_content(tmp_path, monkeypatch, su
     write_fashion_mnist(tmp_path, suffix)
     name, content = "t10k-labels-idx1-ubyte", idx_bytes(labels)
     expected = hashlib.sha256(content).hexdigest()
-    monkeypatch.setitem(fashion_mnist.CHECKSUMS, name, expected)
+    monkeypatch.setitem(small_images.CHECKSUMS, name, expected)
     assert load_fashion_mnist(tmp_path).test.labels.tolist() == labels.tolist()
     content = damage(content)
     path = tmp_path / f"{name}{suffix}"

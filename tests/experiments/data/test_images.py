@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nysact.experiments.data.augment import flipped
-from nysact.experiments.data.digits import load_digits
-from nysact.experiments.data.images import Data, ImageSet, batches, standardised
+from nysact.experiments.data.augmentation import flipped
+from nysact.experiments.data.images import Data, ImageSet, standardised
+from nysact.experiments.data.small_images import load_digits
 from nysact.experiments.errors import ExperimentError
 
 
@@ -12,55 +12,6 @@ def numbered(n: int) -> ImageSet:
     images = torch.zeros(n, 1, 2, 3)
     images[:, 0, :, 0] = torch.arange(n)[:, None].float()
     return ImageSet(images, torch.arange(n))
-
-
-def labels_of(data: ImageSet, seed: int, **options) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    return [labels.tolist() for _, labels in batches(data, 4, generator, **options)]
-
-
-def test_batches_are_whole_and_hold_no_sample_twice():
-    drawn = labels_of(numbered(10), seed=0)
-    assert [len(labels) for labels in drawn] == [4, 4]
-    assert len({label for labels in drawn for label in labels}) == 8
-
-
-def test_images_stay_with_their_labels():
-    for images, labels in batches(numbered(12), 4, torch.Generator().manual_seed(0)):
-        assert torch.equal(images[:, 0, 0, 0], labels.float())
-
-
-def test_order_comes_from_the_generator_alone():
-    torch.manual_seed(1)
-    first = labels_of(numbered(40), seed=5)
-    state = torch.get_rng_state()
-    torch.manual_seed(2)
-    assert labels_of(numbered(40), seed=5) == first
-    assert labels_of(numbered(40), seed=6) != first
-    torch.manual_seed(1)
-    assert torch.equal(torch.get_rng_state(), state), "the global stream was drawn from"
-
-
-def test_each_pass_has_another_order():
-    generator = torch.Generator().manual_seed(0)
-    data = numbered(40)
-    passes = [[labels.tolist() for _, labels in batches(data, 4, generator)] for _ in range(2)]
-    assert passes[0] != passes[1]
-
-
-def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
-    data = numbered(400)
-    mirrored = 0
-    for images, labels in batches(data, 4, torch.Generator().manual_seed(0), flip=True):
-        original = data.images[labels]
-        for image, source, label in zip(images, original, labels, strict=True):
-            assert torch.equal(image, source) or torch.equal(image, source.flip(-1))
-            mirrored += bool(label != 0 and not torch.equal(image, source))
-    assert 160 < mirrored < 240
-
-
-def test_flip_does_not_change_the_order():
-    assert labels_of(numbered(40), seed=0, flip=True) == labels_of(numbered(40), seed=0)
 
 
 def test_flipped_mirrors_left_to_right_where_the_mask_says():
@@ -73,7 +24,7 @@ def test_flipped_mirrors_left_to_right_where_the_mask_says():
 def test_test_images_are_standardised_by_the_training_images():
     train = ImageSet(torch.randn(50, 1, 2, 2) * 3 + 5, torch.zeros(50, dtype=torch.long))
     shifted = ImageSet(train.images + 1, train.labels)
-    data = standardised(train, shifted, flip=False)
+    data = standardised(train, shifted)
     assert data.train.images.mean().item() == pytest.approx(0, abs=1e-5)
     assert data.train.images.std().item() == pytest.approx(1, abs=1e-5)
     (black,), (white,) = data.black, data.white
@@ -82,55 +33,55 @@ def test_test_images_are_standardised_by_the_training_images():
 
 
 def test_train_size_keeps_a_random_part_always_the_same_one():
-    data = Data(numbered(100), numbered(5), flip=False)
+    data = Data(numbered(100), numbered(5))
     torch.manual_seed(1)
-    labels = data.with_train_size(10).train.labels.tolist()
+    labels = data.of_sizes(10).train.labels.tolist()
     torch.manual_seed(2)
-    assert data.with_train_size(10).train.labels.tolist() == labels
+    assert data.of_sizes(10).train.labels.tolist() == labels
     assert labels != sorted(labels)
     assert len(set(labels)) == 10
-    assert len(data.with_train_size(10).test) == 5
-    assert len(data.with_train_size(None).train) == 100
+    assert len(data.of_sizes(10).test) == 5
+    assert len(data.of_sizes(None).train) == 100
 
 
 def test_validation_samples_are_held_out_always_the_same_ones():
-    data = Data(numbered(100), numbered(5), flip=False)
+    data = Data(numbered(100), numbered(5))
     torch.manual_seed(1)
-    found = data.with_validation_size(20)
+    found = data.of_sizes(validation=20)
     torch.manual_seed(2)
     held_out, kept = found.validation.labels.tolist(), found.train.labels.tolist()
     assert sorted([*held_out, *kept]) == list(range(100))
     assert len(held_out) == 20
     assert held_out != sorted(held_out)
-    assert data.with_validation_size(20, 50).validation.labels.tolist() == held_out
-    assert data.with_validation_size(0, 50).validation is None
+    assert data.of_sizes(50, validation=20).validation.labels.tolist() == held_out
+    assert data.of_sizes(50).validation is None
     assert len(found.test) == 5
 
 
 def test_a_smaller_training_set_is_the_same_with_and_without_validation():
-    data = Data(numbered(100), numbered(5), flip=False)
-    without = data.with_train_size(50).train.labels
-    assert torch.equal(data.with_validation_size(20, 50).train.labels, without)
+    data = Data(numbered(100), numbered(5))
+    without = data.of_sizes(50).train.labels
+    assert torch.equal(data.of_sizes(50, validation=20).train.labels, without)
 
 
 @pytest.mark.parametrize("size", [100, 101])
 def test_holding_out_everything_is_an_error(size):
-    data = Data(numbered(100), numbered(5), flip=False)
+    data = Data(numbered(100), numbered(5))
     with pytest.raises(ExperimentError, match=rf"validation_size={size}: .* 100 samples"):
-        data.with_validation_size(size)
+        data.of_sizes(validation=size)
 
 
 def test_train_size_larger_than_what_is_left_is_an_error():
-    data = Data(numbered(100), numbered(5), flip=False)
+    data = Data(numbered(100), numbered(5))
     with pytest.raises(ExperimentError, match=r"train size 81: .* 80 samples"):
-        data.with_validation_size(20, 81)
+        data.of_sizes(81, validation=20)
 
 
 @pytest.mark.parametrize("size", [0, 101])
 def test_impossible_train_size_names_size_and_limit(size):
-    data = Data(numbered(100), numbered(5), flip=False)
+    data = Data(numbered(100), numbered(5))
     with pytest.raises(ExperimentError, match=rf"train size {size}: .* 100 samples"):
-        data.with_train_size(size)
+        data.of_sizes(size)
 
 
 def test_digits_split_is_fixed_and_stratified():
@@ -142,4 +93,3 @@ def test_digits_split_is_fixed_and_stratified():
     assert torch.equal(load_digits().train.images, data.train.images)
     everything = torch.cat([data.train.images, data.test.images]).flatten(1)
     assert len(everything.unique(dim=0)) == 1797, "a sample is in both sets, or lost"
-    assert not data.flip

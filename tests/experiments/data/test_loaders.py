@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from nysact.experiments.data.augment import Augmentation, cropped
+from nysact.experiments.data.augmentation import Augmentation, cropped
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import (
-    DeviceBatches,
     DeviceLoader,
     Share,
     StandardBatches,
     StandardLoader,
+    device_batches,
 )
 from nysact.experiments.errors import ExperimentError
 
@@ -107,6 +107,13 @@ def test_repeats_show_fewer_samples_in_differing_augmentations(make):
     assert len(torch.cat(inputs).unique(dim=0)) > (19 if make is standard else 14)
 
 
+def test_augmentation_does_not_change_the_order():
+    plain = DeviceLoader(numbered(20), 4, 0, Augmentation(), WHOLE)
+    assert [labels for _, labels in content(plain.epoch(0))] == [
+        labels for _, labels in content(on_device().epoch(0))
+    ]
+
+
 def test_incomplete_batch_is_left_out():
     assert len(on_device(n=11)) == 2
     assert len(content(on_device(n=11).epoch(0))) == 2
@@ -156,7 +163,7 @@ def test_without_augmentation_images_are_as_they_were():
 
 def test_test_batches_hold_every_sample_once_and_in_order():
     data = numbered(10)
-    found = list(DeviceBatches(data.images, data.labels, 4, Share()))
+    found = list(device_batches(data.images, data.labels, 4, Share()))
     assert [len(labels) for _, labels in found] == [4, 4, 2]
     assert torch.equal(torch.cat([images for images, _ in found]), data.images)
     read = StandardBatches(Noisy(), 10, 4, CPU, Share())
@@ -169,7 +176,7 @@ def test_test_batches_are_shared():
     labels = [
         label
         for index in range(3)
-        for _, part in content(DeviceBatches(data.images, data.labels, 4, Share(index, 3)))
+        for _, part in content(device_batches(data.images, data.labels, 4, Share(index, 3)))
         for label in part
     ]
     assert sorted(labels) == list(range(10))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from nysact.experiments.data.augment import Augmentation
+from nysact.experiments.data.augmentation import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.data.loaders import DeviceLoader, Share, StandardLoader
 from nysact.experiments.data.mixing import MixingLoader

@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from nysact.experiments.data.policy import policy
+from nysact.experiments.data.augmentation import policy
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import seeded
 

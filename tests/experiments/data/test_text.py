@@ -7,7 +7,7 @@ import torch
 from nysact.experiments.config import Config
 from nysact.experiments.config.data import TextData
 from nysact.experiments.data.loaders import Share
-from nysact.experiments.data.text import WindowBatches, WindowLoader, load_text, split
+from nysact.experiments.data.text import WindowLoader, load_text, split, window_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.run.problem import cross_entropy
 from nysact.experiments.run.runner import run
@@ -122,11 +122,11 @@ def test_windows_can_be_entered_anywhere_and_shared():
 
 def test_test_windows_are_spread_over_the_text():
     text = torch.arange(250, dtype=torch.uint8)
-    found = WindowBatches(text, context=8, number=4, batch_size=3, share=Share())
+    found = window_batches(text, context=8, number=4, batch_size=3, share=Share())
     starts = [int(x[0]) for inputs, _ in found for x in inputs]
     assert starts == [0, 80, 160, 240]
     assert [len(inputs) for inputs, _ in found] == [3, 1]
-    everything = list(WindowBatches(text, 8, 1000, 1000, Share()))
+    everything = list(window_batches(text, 8, 1000, 1000, Share()))
     assert everything[0][0].flatten().tolist() == list(range(248))
 
 

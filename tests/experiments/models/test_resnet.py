@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nysact.experiments.models.resnet import BasicBlock, CifarResNet
+from nysact.experiments.models.networks import BasicBlock, CifarResNet
 
 
 def test_depth_counts_the_layers_with_weights():

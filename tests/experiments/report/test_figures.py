@@ -5,12 +5,13 @@ import pytest
 from matplotlib.image import imread
 
 from nysact.experiments.metrics import METRICS
-from nysact.experiments.report.figures.covariances import heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import (
+from nysact.experiments.report.figures import (
     curve_figure,
+    heatmap_figure,
+    norm_figure,
+    search_figure,
     varied_figure,
 )
-from nysact.experiments.report.figures.search import grid_figure, search_figure
 from nysact.experiments.report.style import KNOWN, save, styles
 
 from .stored import results_of as results
@@ -80,7 +81,6 @@ def test_there_is_no_figure_without_runs_for_it(tmp_path):
     assert curve_figure(found, [METRICS["bits_per_byte"]], by="epoch") is None
     assert varied_figure(found, ACCURACY, time=True) is None
     assert search_figure(found, ACCURACY) is None
-    assert grid_figure(found, ACCURACY) is None
     assert norm_figure(found) is None
     assert heatmap_figure(found) is None
 
@@ -131,34 +131,6 @@ def test_metrics_that_are_never_finite_have_no_panel(tmp_path):
     write_run(tmp_path, "SGD", accuracies=[50, 60], losses=[None, None])
     (axes,) = curve_figure(results(tmp_path), [LOSS, ACCURACY], by="epoch").axes
     assert axes.get_ylabel() == ACCURACY.title
-
-
-def write_grid(root, rates, dampings):
-    for rate in rates:
-        for damping in dampings:
-            sweep = {"optimizer.options.lr": rate, "optimizer.options.damping": damping}
-            failure = "diverged" if (rate, damping) == (0.3, 1) else None
-            write_run(
-                root, "NysAct", sweep=sweep, accuracies=[10 * damping + rate], failure=failure
-            )
-
-
-def test_a_grid_of_two_settings_is_a_heat_map(tmp_path):
-    write_grid(tmp_path, (0.3, 0.1), (1, 2, 4))
-    figure = grid_figure(results(tmp_path), ACCURACY)
-    check(figure, tmp_path)
-    axes, _ = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("learning rate", "damping ρ")
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.3"]
-    shown = np.ma.filled(axes.images[0].get_array(), np.nan)
-    assert np.allclose(shown, [[10.1, np.nan], [20.1, 20.3], [40.1, 40.3]], equal_nan=True)
-    assert [text.get_text() for text in axes.texts][:3] == ["10.10", "×", "20.10"]
-
-
-def test_settings_that_are_drawn_at_random_are_no_grid(tmp_path):
-    for rate in (0.1, 0.2, 0.3, 0.4):
-        write_grid(tmp_path, [rate], [rate * 7])
-    assert grid_figure(results(tmp_path), ACCURACY) is None
 
 
 def test_norms_are_drawn_by_layer(tmp_path):

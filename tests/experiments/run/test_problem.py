@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nysact.experiments.config import Config
-from nysact.experiments.data.loaders import DeviceBatches, Share
+from nysact.experiments.data.loaders import Share, device_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.losses import cross_entropy
 from nysact.experiments.run.evaluation import evaluate
@@ -48,7 +48,7 @@ class Table(nn.Module):
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
 def test_every_sample_counts_once_whatever_the_batches(batch_size):
     model = Table()
-    batches = DeviceBatches(torch.arange(6), LABELS, batch_size, Share())
+    batches = device_batches(torch.arange(6), LABELS, batch_size, Share())
     problem = Problem(train=None, test=batches, loss=cross_entropy())
     found = evaluate(model, problem, Accelerator(cpu=True))
     correct = (SCORES.argmax(1) == LABELS).sum() / 6 * 100
@@ -76,15 +76,15 @@ def test_label_smoothing_is_left_out_of_the_evaluation():
 
 
 def test_test_loss_is_that_of_the_evaluation():
-    batches = DeviceBatches(torch.arange(6), LABELS, 4, Share())
+    batches = device_batches(torch.arange(6), LABELS, 4, Share())
     problem = Problem(None, batches, cross_entropy(0.1), None, cross_entropy())
     found = evaluate(Table(), problem, Accelerator(cpu=True))
     assert found["test_loss"] == pytest.approx(float(F.cross_entropy(SCORES, LABELS)))
 
 
 def test_validation_batches_are_evaluated_beside_the_test_batches():
-    test = DeviceBatches(torch.arange(6), LABELS, 4, Share())
-    validation = DeviceBatches(torch.arange(3), LABELS[:3], 4, Share())
+    test = device_batches(torch.arange(6), LABELS, 4, Share())
+    validation = device_batches(torch.arange(3), LABELS[:3], 4, Share())
     found = evaluate(
         Table(), Problem(None, test, cross_entropy(), validation), Accelerator(cpu=True)
     )

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from nysact.experiments.data import presence
+from nysact.experiments.data import small_images
 from nysact.experiments.environment import device_name
 from nysact.experiments.files import write_json
 from nysact.experiments.run.store import folder_of
@@ -75,7 +75,7 @@ def test_options_that_cost_time_tell_runs_apart(tmp_path, timed_runs):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
 def test_a_plan_alone_downloads_nothing(tmp_path, monkeypatch, timed_runs, capsys, name, download):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(presence, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(small_images, "DEBIAN_FOLDER", tmp_path)
     here, away = config("sgd"), config("sgd", data={"name": name}, model={"name": "resnet20"})
     assert seconds([away, here], tmp_path, download) == [7.0 if download else 0.0, 7.0]
     assert timed_runs == ([away, here] if download else [here])
@@ -84,12 +84,12 @@ def test_a_plan_alone_downloads_nothing(tmp_path, monkeypatch, timed_runs, capsy
 
 
 def test_data_that_is_here_is_not_downloaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(presence, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(small_images, "DEBIAN_FOLDER", tmp_path)
     data = config("sgd", data={"name": "fashion-mnist"}).data
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert presence.would_be_downloaded(data)
+    assert small_images.would_be_downloaded(data)
     write_fashion_mnist(tmp_path)
-    assert not presence.would_be_downloaded(data)
+    assert not small_images.would_be_downloaded(data)
 
 
 def test_timing_stores_nothing_and_leaves_the_random_stream_alone(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytorch_optimizer
 import torch
 from torch import Tensor
 
-from nysact.experiments.baselines.needs import Needs
+from nysact.experiments.baselines.optimizer import Needs
 from nysact.experiments.baselines.sketchysgd import hessian_product
 
 

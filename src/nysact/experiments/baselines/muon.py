@@ -1,4 +1,4 @@
-"""Muon for the hidden layers' weights, AdamW for the rest."""
+"""Muon and Newton-Muon, with AdamW for the rest."""
 
 from typing import Any
 
@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from nysact import FOOF
 from nysact.experiments.baselines.optimizer import trainable
+from nysact.optim.family import FOOFOptions
+from nysact.optim.nysmuon import MUON_DEFAULTS
+from nysact.optim.settings import MuonOptions
 
 
 class MuonWithAdamW(Optimizer):
@@ -103,3 +107,15 @@ def is_turned(module: nn.Module) -> bool:
     """Whether a module is a ``Conv1D`` of transformers, which need not be installed."""
     kind = type(module)
     return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+
+
+class NewtonMuonOptions(FOOFOptions, MuonOptions, total=False):
+    """Options of :class:`NewtonMuon`."""
+
+
+class NewtonMuon(FOOF, options=NewtonMuonOptions, defaults=MUON_DEFAULTS):
+    """Muon on gradients multiplied by ``(A + damping tr(A)/d I)^-1``, AdamW on the rest.
+
+    From Du and Su, arXiv 2604.01472: what :class:`nysact.NysMuon` approximates at rank r, with
+    the same parameters given to Muon.
+    """

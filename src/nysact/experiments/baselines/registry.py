@@ -10,21 +10,19 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
-from nysact.experiments.baselines.ggt import GGT
 from nysact.experiments.baselines.kbfgs import KBFGS
-from nysact.experiments.baselines.mfac import MFAC
-from nysact.experiments.baselines.muon import MuonWithAdamW
-from nysact.experiments.baselines.needs import Needs
-from nysact.experiments.baselines.newton_muon import NewtonMuon
+from nysact.experiments.baselines.muon import MuonWithAdamW, NewtonMuon
 from nysact.experiments.baselines.optimizer import trainable
-from nysact.experiments.baselines.released import ReleasedNysAct
-from nysact.experiments.baselines.released_rivals import ReleasedEva, ReleasedFOOF, ReleasedKFAC
+from nysact.experiments.baselines.released import (
+    ReleasedEva,
+    ReleasedFOOF,
+    ReleasedKFAC,
+    ReleasedNysAct,
+)
 from nysact.experiments.baselines.sketchysgd import SketchySGD
+from nysact.experiments.baselines.window import GGT, MFAC
 from nysact.experiments.errors import ExperimentError, unknown
-from nysact.experiments.formatting import describe_settings as in_words
-from nysact.experiments.formatting import number
 
-__all__ = ["BASELINES", "Baseline", "build", "find", "in_words", "number", "of_params"]
 Settings = Mapping[str, Any]
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -37,7 +35,6 @@ class Baseline:
     make: Callable[..., Optimizer]  # from a model and its settings
     defaults: Settings  # every setting that the experiments use
     source: str  # of the method and of the settings
-    needs: Needs = Needs.GRADIENT
 
     def settings(self, overrides: Settings) -> dict[str, Any]:
         """Complete settings by the defaults."""
@@ -53,7 +50,7 @@ class Baseline:
         return {**self.defaults, **overrides}
 
     def build(self, model: nn.Module, **overrides: Any) -> Optimizer:
-        """Make the optimizer for a model, for :func:`~.needs.training_step`."""
+        """Make the optimizer for a model, for :func:`~.optimizer.training_step`."""
         return self.make(model, **self.settings(overrides))
 
     def build_for_run(
@@ -85,6 +82,8 @@ def without_decay_of_vectors(model: nn.Module) -> list[dict[str, Any]]:
 
 def alike(value: Any, default: Any) -> bool:
     """Whether a value is of the type of a default; a whole number is a number too."""
+    if default == "auto":
+        return value == "auto" or type(value) is int
     if isinstance(default, tuple):
         lists = isinstance(value, tuple | list) and len(value) == len(default)
         return lists and all(map(alike, value, default))
@@ -122,6 +121,7 @@ NYSACT = "Seung, Lee and Ko, IEEE BigData 2024"
 RELEASED = f"{NYSACT}, as its code computes it"
 TABLE = "settings of the NysAct paper's table 7"
 INTERVALS: Settings = {"cov_interval": 5, "inv_interval": 50}
+SAMPLES: Settings = {"subsample": "auto"}  # 1 for all of a batch
 AT_ONCE: Settings = {"stat_decay": 0.05, "cov_interval": 5, "inv_interval": 5}
 # The NysAct paper's settings for CIFAR (its table 7), for SGD and for what steps like it.
 MOMENTUM: Settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
@@ -160,7 +160,6 @@ BASELINES: Mapping[str, Baseline] = {
         drawing(imported("nysact.experiments.baselines.libraries", "AdaHessian")),
         {**ADAM, "lr": 0.15, "hessian_power": 1.0, "eps": 1e-4},
         "Yao et al., AAAI 2021, with its settings; pytorch_optimizer",
-        Needs.GRAPH,
     ),
     "shampoo": Baseline(
         "Shampoo",
@@ -180,7 +179,6 @@ BASELINES: Mapping[str, Baseline] = {
         drawing(SketchySGD),
         defaults_of(SketchySGD),
         "Frangella et al., SIMODS 2024, with its settings for networks; rate tuned here",
-        Needs.GRAPH,
     ),
     "ggt": Baseline(
         "GGT",
@@ -202,14 +200,15 @@ BASELINES: Mapping[str, Baseline] = {
         defaults_of(KBFGS),
         "Goldfarb, Ren and Bahamou, NeurIPS 2020, with its decays and memory; input covariance "
         "from the first batch, where its code takes all data; rate and damping tuned here",
-        Needs.CLOSURE,
     ),
-    "foof": Baseline("FOOF", FOOF, ACTIVATIONS, f"Benzing, ICML 2022; {TABLE}"),
-    "kfac": Baseline("K-FAC", KFAC, KRONECKER, f"Martens and Grosse, ICML 2015; {TABLE}"),
+    "foof": Baseline("FOOF", FOOF, {**ACTIVATIONS, **SAMPLES}, f"Benzing, ICML 2022; {TABLE}"),
+    "kfac": Baseline(
+        "K-FAC", KFAC, {**KRONECKER, **SAMPLES}, f"Martens and Grosse, ICML 2015; {TABLE}"
+    ),
     "eva": Baseline(
         "Eva",
         Eva,
-        EVA,
+        {**EVA, **SAMPLES},
         f"Zhang et al., ICLR 2023; {TABLE}, but for decay and interval of its vectors: as in its "
         "code, they are 0.95 new and act at once",
     ),
@@ -222,15 +221,15 @@ BASELINES: Mapping[str, Baseline] = {
     "released-columns": Baseline("released NysAct-S", ReleasedNysAct, COLUMNS, RELEASED),
     "released-gaussian": Baseline("released NysAct-G", ReleasedNysAct, GAUSSIAN, RELEASED),
     "nysact-columns": Baseline(
-        "NysAct, columns", NysAct, {**COLUMNS, "tail": False}, f"{NYSACT}: NysAct-S"
+        "NysAct, columns", NysAct, {**COLUMNS, **SAMPLES, "tail": False}, f"{NYSACT}: NysAct-S"
     ),
     "nysact-gaussian": Baseline(
-        "NysAct, Gaussian", NysAct, {**GAUSSIAN, "tail": False}, f"{NYSACT}: NysAct-G"
+        "NysAct, Gaussian", NysAct, {**GAUSSIAN, **SAMPLES, "tail": False}, f"{NYSACT}: NysAct-G"
     ),
     "nysact": Baseline(
         "NysAct",
         NysAct,
-        {**SKETCHED, "sketch": "subspace", "tail": True},
+        {**SKETCHED, **SAMPLES, "sketch": "subspace", "tail": True},
         f"{NYSACT}, with this library's own sketch and tail",
     ),
     "newton-muon": Baseline(
@@ -257,14 +256,5 @@ def find(name: str) -> Baseline:
 
 
 def build(name: str, model: nn.Module, **overrides: Any) -> Optimizer:
-    """Make an optimizer by its name.
-
-    Args:
-        name: A key of :data:`BASELINES`.
-        model: The model.
-        **overrides: Settings that replace the defaults.
-
-    Returns:
-        The optimizer, for :func:`~.needs.training_step`.
-    """
+    """Make an optimizer by its name, with settings that replace the defaults."""
     return find(name).build(model, **overrides)

@@ -1,21 +1,8 @@
-"""NysAct as its authors released it: the method that this library repairs, for comparison.
-
-It departs from the Nystrom approximation in four places:
-
-1. ``X L = Y`` is solved in the place of ``X L^T = Y``, so that ``X X^T`` isn't the approximation.
-2. Every update of the statistics draws its own test matrix. One running average is taken of the
-   sketches by all of them, never starts again, and is read as if the last had made all of it.
-3. The core matrix is shifted by ``|lowest eigenvalue| + damping`` when the sketch is shifted by
-   ``damping`` alone, and that shift is subtracted from all eigenvalues.
-4. The inverse is a dense d x d matrix, from a singular value decomposition with square factors.
-
-Written from what the authors' code computes (Seung, Lee and Ko, "NysAct: A scalable
-preconditioned gradient descent using Nystrom approximation", IEEE BigData 2024).
-"""
+"""NysAct, FOOF, K-FAC and Eva as the NysAct authors released them, for comparison."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +17,7 @@ from nysact.experiments.baselines.rows import (
     input_rows,
     layer_params,
     matrix_layers,
+    output_rows,
     to_matrix,
 )
 
@@ -44,10 +32,15 @@ class ReleasedOptimizer(OwnOptimizer):
     forwards with gradients every ``cov_interval`` steps, and ``inv_interval`` is a multiple of it.
     """
 
+    DEFAULTS: Mapping[str, Any] = {
+        **{"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "damping": 1.0, "stat_decay": 0.95},
+        **{"cov_interval": 5, "inv_interval": 50},
+    }
     STATISTICS: Collection[str] = {"average"}  # what an inversion reads in a layer's state
     DECAY_STARTS = 0  # statistics before the weight decay acts
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
+        settings = {**self.DEFAULTS, **settings}
         inv_interval, cov_interval = settings["inv_interval"], settings["cov_interval"]
         if inv_interval % cov_interval:
             raise ValueError(
@@ -118,27 +111,14 @@ class ReleasedNysAct(ReleasedOptimizer):
     is that of the test matrices; the global random stream is not touched.
     """
 
+    DEFAULTS: Mapping[str, Any] = {**ReleasedOptimizer.DEFAULTS, "rank": 10}
+
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        damping: float = 1.0,
-        stat_decay: float = 0.95,
-        cov_interval: int = 5,
-        inv_interval: int = 50,
-        rank: int = 10,
-        sketch: str = "columns",
-        seed: int = 0,
+        self, model: nn.Module, *, sketch: str = "columns", seed: int = 0, **settings: Any
     ) -> None:
         if sketch not in SKETCHES:
             raise ValueError(f"sketch={sketch!r}: expected one of {', '.join(SKETCHES)}")
-        defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        defaults |= {"damping": damping, "stat_decay": stat_decay, "rank": rank}
-        intervals = {"cov_interval": cov_interval, "inv_interval": inv_interval}
-        super().__init__(model, **defaults, **intervals, sketch=sketch, seed=seed)
+        super().__init__(model, **settings, sketch=sketch, seed=seed)
 
     def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
         """Sketch a batch's covariance by a test matrix of its own, and average."""
@@ -190,3 +170,111 @@ def released_inverse(average: Tensor, probes: Tensor, damping: float) -> Tensor:
     rest = torch.eye(len(basis)).to(basis) - basis @ basis.T
     inverse: Tensor = (basis / (kept + damping)) @ basis.T + rest / damping
     return inverse
+
+
+SMALLEST = 1e-10  # eigenvalues below it count as zero
+EVA_SAMPLES = 16  # of a batch, from which Eva takes its means
+
+
+class ReleasedFOOF(ReleasedOptimizer):
+    """FOOF whose average starts at the identity, and which starts as plain SGD.
+
+    The correction for bias counts an update for each layer instead of each step.
+    """
+
+    def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
+        """Average the covariance."""
+        decay = self.param_groups[0]["stat_decay"]
+        average_covariance(self.state[module.weight], "average", rows, decay)
+
+    def invert(self, state: dict[str, Any]) -> None:
+        """Invert the damped average; the first inverse is the identity."""
+        group, average = self.param_groups[0], state["average"]
+        identity = torch.eye(len(average)).to(average)
+        updates = (group["step"] // group["cov_interval"] + 1) * len(self._layers)
+        corrected = average / (1 - group["stat_decay"] ** updates)
+        damped = corrected + group["damping"] * identity
+        state["inverse"] = torch.linalg.inv(damped) if "inverse" in state else identity
+
+
+class TwoSided(ReleasedOptimizer):
+    """Observes both sides of a layer, and scales directions by their product with the gradient."""
+
+    STATISTICS = ("average", "output_average")
+    CLIPPING_LR: float | None = None  # ``None`` for the scheduled learning rate
+
+    @abstractmethod
+    def average(self, state: dict[str, Any], name: str, rows: Tensor, decay: float) -> None:
+        """Average a statistic of rows (n, positions, d)."""
+
+    def observe(self, index: int, module: MatrixLayer, rows: Tensor, output: Tensor) -> None:
+        """Average a statistic of the inputs and one of the outputs' gradients."""
+        decay, state = self.param_groups[0]["stat_decay"], self.state[module.weight]
+        self.average(state, "average", rows, decay)
+
+        def keep(gradient: Tensor) -> None:
+            self.average(state, "output_average", output_rows(module, gradient), decay)
+
+        output.register_hook(keep)
+
+    def _preconditioned(self) -> dict[Tensor, Tensor]:
+        group, directions = self.param_groups[0], super()._preconditioned()
+        params = [p for module in self._layers for p in layer_params(module) if p in directions]
+        pairs = [(directions[p], p.grad) for p in params if p.grad is not None]
+        product = sum(float((direction * gradient).sum()) for direction, gradient in pairs)
+        product *= (self.CLIPPING_LR or group["lr"]) ** 2
+        scale = min(1.0, (group["kl_clip"] / product) ** 0.5) if product > 0 else 1.0
+        return directions | {p: scale * directions[p] for p in params}
+
+
+class ReleasedKFAC(TwoSided):
+    """K-FAC whose averages start at the identity and whose weight decay starts late."""
+
+    DECAY_STARTS = 20
+
+    def average(self, state: dict[str, Any], name: str, rows: Tensor, decay: float) -> None:
+        """Average the covariance."""
+        average_covariance(state, name, rows, decay)
+
+    def invert(self, state: dict[str, Any]) -> None:
+        """Decompose both averages."""
+        for name in self.STATISTICS:
+            values, state[f"{name}_vectors"] = torch.linalg.eigh(state[name])
+            state[f"{name}_values"] = values * (values > SMALLEST)
+
+    def direction(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Divide by the damped products of eigenvalues, in the basis of the eigenvectors."""
+        inputs, outputs = state["average_vectors"], state["output_average_vectors"]
+        values = torch.outer(state["output_average_values"], state["average_values"])
+        rotated = outputs.T @ gradient @ inputs / (values + self.param_groups[0]["damping"])
+        direction: Tensor = outputs @ rotated @ inputs.T
+        return direction
+
+
+class ReleasedEva(TwoSided):
+    """Eva by means over the first samples of a batch, which act at once."""
+
+    CLIPPING_LR = 0.1
+
+    def average(self, state: dict[str, Any], name: str, rows: Tensor, decay: float) -> None:
+        """Average the mean, starting from the first one."""
+        mean = rows[:EVA_SAMPLES].flatten(0, 1).mean(0)
+        state[name] = state[name].lerp(mean, 1 - decay) if name in state else mean
+
+    def invert(self, state: dict[str, Any]) -> None:
+        """Do nothing, since the averages themselves act."""
+
+    def direction(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Remove the part along both means, and divide by the damping."""
+        a, g, damping = state["average"], state["output_average"], self.param_groups[0]["damping"]
+        share = (g @ gradient @ a) / ((a @ a) * (g @ g) + damping)
+        direction: Tensor = (gradient - share * torch.outer(g, a)) / damping
+        return direction
+
+
+def average_covariance(state: dict[str, Any], name: str, rows: Tensor, decay: float) -> None:
+    """Average the covariance of rows (n, positions, d), starting from the identity."""
+    rows = rows.flatten(0, 1)
+    if name not in state:
+        state[name] = torch.eye(rows.shape[1]).to(rows)
+    state[name].lerp_(rows.T @ rows / len(rows), 1 - decay)

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nysact.experiments.baselines.needs import Needs
-from nysact.experiments.baselines.optimizer import OwnOptimizer, buffer_of
+from nysact.experiments.baselines.optimizer import Needs, OwnOptimizer, buffer_of, check_positive
 
 
 class SketchySGD(OwnOptimizer):
@@ -37,10 +36,7 @@ class SketchySGD(OwnOptimizer):
         update_interval: int = 50,
         seed: int = 0,
     ) -> None:
-        if rho <= 0 or rank < 1 or update_interval < 1:
-            raise ValueError(
-                f"rho={rho}, rank={rank}, update_interval={update_interval}: expected positive"
-            )
+        check_positive(rho=rho, rank=rank, update_interval=update_interval)
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rank": rank}
         sketch = {"rho": rho, "update_interval": update_interval, "seed": seed}
         super().__init__(params, {**defaults, **sketch})
@@ -62,7 +58,12 @@ class SketchySGD(OwnOptimizer):
             buffer.mul_(group["momentum"]).add_(param.grad.detach())
         coordinates = self._coordinates(params)
         for group, param in self.with_gradient():
-            self._move(param, coordinates, group)
+            state = self.state[param]
+            direction = state["momentum_buffer"] / group["rho"]
+            direction += torch.tensordot(coordinates.to(param), state["basis"], dims=1)
+            direction /= 1 - group["momentum"] ** (group["step"] + 1)
+            direction.add_(param, alpha=group["weight_decay"])
+            param.add_(direction, alpha=-group["lr"])
 
     def _approximate(self, params: Sequence[Tensor]) -> None:
         """Sketch the Hessian and keep the eigenpairs of the Nystrom approximation."""
@@ -91,14 +92,6 @@ class SketchySGD(OwnOptimizer):
             products += state["basis"].flatten(1) @ state["momentum_buffer"].flatten()
         changes: Tensor = (1 / (eigenvalues + rho) - 1 / rho) * products
         return changes
-
-    def _move(self, param: Tensor, coordinates: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[param]
-        direction = state["momentum_buffer"] / group["rho"]
-        direction += torch.tensordot(coordinates.to(param), state["basis"], dims=1)
-        direction /= 1 - group["momentum"] ** (group["step"] + 1)
-        direction.add_(param, alpha=group["weight_decay"])
-        param.add_(direction, alpha=-group["lr"])
 
 
 def hessian_product(params: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:

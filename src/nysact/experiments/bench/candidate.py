@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from nysact.experiments.baselines import Baseline, find
 from nysact.experiments.baselines.registry import of_params
-from nysact.experiments.config.assignments import parse_value
+from nysact.experiments.config.assignments import parse_assignments
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.formatting import describe_settings
 
@@ -78,20 +78,17 @@ class Candidate:
 
     def build(self, model: nn.Module) -> Optimizer:
         """Make the optimizer for a model."""
-        return self.baseline.build(model, **self.settings)
+        return self.baseline.make(model, **self.settings)
 
     def with_intervals(self, statistics: int, refresh: int) -> Self:
         """Make a copy with these intervals, where it has any."""
         changes = dict.fromkeys(REFRESH_INTERVALS, refresh) | {STATISTICS_INTERVAL: statistics}
-        known = {name: value for name, value in changes.items() if name in self.settings}
-        return replace(self, settings={**self.settings, **known})
+        return replace(self, settings={k: changes.get(k, v) for k, v in self.settings.items()})
 
     def describe(self) -> str:
         """Write out the settings that cost time: rank and intervals."""
         costly = ("rank", STATISTICS_INTERVAL, *REFRESH_INTERVALS)
-        return describe_settings(
-            {key: self.settings[key] for key in costly if key in self.settings}
-        )
+        return describe_settings({of: self.settings[of] for of in costly if of in self.settings})
 
 
 def candidates(
@@ -136,12 +133,9 @@ def candidate(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) -> C
 def parse_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read settings of single optimizers, such as ``nysact.rank=50``, by optimizer."""
     settings: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
+    for key, value in parse_assignments(texts, "--set", "nysact.rank=50").items():
         name, _, setting = key.partition(".")
-        if not (name and setting and value):
-            raise ExperimentError(
-                f"--set {text}: expected OPTIMIZER.SETTING=VALUE, such as nysact.rank=50"
-            )
-        settings.setdefault(name, {})[setting] = parse_value(value)
+        if not (name and setting):
+            raise ExperimentError(f"--set {key}: expected OPTIMIZER.SETTING=VALUE")
+        settings.setdefault(name, {})[setting] = value
     return settings

@@ -43,6 +43,7 @@ def run_growth(options: ScalingOptions) -> None:
     from nysact.experiments.devices import chosen_device, cpu_threads
     from nysact.experiments.environment import environment
     from nysact.experiments.files import check_writable, write_text
+    from nysact.experiments.report.style import save
 
     device = chosen_device(options.device)
     check_writable(options.output, "--output")
@@ -52,18 +53,14 @@ def run_growth(options: ScalingOptions) -> None:
     text = tables(found)
     typer.echo("\n" + text)
     write_text(options.output / "growth.md", text)
-    layer = f"one linear layer, {options.outputs} outputs, {options.rows} rows"
-    subject = f"{layer}, {setting['device_name']}"
-    for points, by, fixed in (
-        (found.by_dim, "dim", f"rank {options.rank}"),
-        (found.by_rank, "rank", f"d = {options.dim}"),
-    ):
-        files = [options.output / f"growth-{by}.{ending}" for ending in ("png", "svg")]
-        draw(points, by, f"{subject}, {fixed}", files)
+    subject = f"one linear layer, {options.outputs} outputs, {options.rows} rows"
+    fixed = {"dim": f"rank {options.rank}", "rank": f"d = {options.dim}"}
+    for by, points in {"dim": found.by_dim, "rank": found.by_rank}.items():
+        figure = draw(points, by, f"{subject}, {setting['device_name']}, {fixed[by]}")
+        files = save(figure, options.output / f"growth-{by}")
         typer.echo(f"drawn to {files[0]} and {files[1].name}")
-    write_results(
-        options.output / "growth.json", options, {"environment": setting, **asdict(found)}
-    )
+    results = options.output / "growth.json"
+    write_results(results, options, {"environment": setting, **asdict(found)})
 
 
 def write_results(
@@ -72,10 +69,7 @@ def write_results(
     """Write results as JSON, with the options that they were measured with."""
     from nysact.experiments.files import write_json
 
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(options).items()
-    }
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
     write_json(file, {"settings": given, **content})
     typer.echo(f"written to {file}")
 

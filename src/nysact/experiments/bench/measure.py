@@ -19,9 +19,15 @@ from nysact.experiments.bench.candidate import (
     cycle,
     parse_settings,
 )
-from nysact.experiments.bench.memory import Memory, measure_memory, release
 from nysact.experiments.bench.options import TRIAL, BenchOptions
-from nysact.experiments.bench.phases import Phases, measure_phases, over_a_cycle
+from nysact.experiments.bench.profiled import (
+    Memory,
+    Phases,
+    measure_memory,
+    measure_phases,
+    over_a_cycle,
+    release,
+)
 from nysact.experiments.bench.workload import Training, Workload, default_scale
 from nysact.experiments.clock import WINDOW, Clock
 from nysact.experiments.config.assignments import parse_assignments
@@ -70,32 +76,31 @@ def figures(seconds: pd.Series, reference: pd.Series, kinds: Sequence[Kind], cyc
     window = np.arange(len(seconds)) // cycle
     windows = seconds.groupby(window).sum() / reference.groupby(window).sum()
     steps = pd.DataFrame({"kind": list(kinds), "seconds": seconds, "ratio": seconds / reference})
-    by_kind = {kind: kind_figures(of) for kind in KINDS if len(of := steps[steps.kind == kind])}
-    median, p99 = seconds.median(), seconds.quantile(0.99)
+    by_kind = {
+        kind: KindFigures(len(of), of.seconds.median(), of.ratio.median(), quartiles(of.ratio))
+        for kind in KINDS
+        if len(of := steps[steps.kind == kind])
+    }
+    median, p99 = seconds.quantile([0.5, 0.99])
     return Figures(
         steps=len(seconds),
-        mean=float(seconds.mean()),
-        median=float(median),
-        p99=float(p99),
-        tail=float(p99 / median),
-        total=float(seconds.sum() / reference.sum()),
+        mean=seconds.mean(),
+        median=median,
+        p99=p99,
+        tail=p99 / median,
+        total=seconds.sum() / reference.sum(),
         windows=windows.tolist(),
-        window_median=float(windows.median()),
+        window_median=windows.median(),
         window_quartiles=quartiles(windows),
         composed=sum(of.steps * of.ratio for of in by_kind.values()) / len(seconds),
         kinds=by_kind,
     )
 
 
-def kind_figures(steps: pd.DataFrame) -> KindFigures:
-    """Sum up steps of one kind."""
-    median, ratio = steps.seconds.median(), steps.ratio.median()
-    return KindFigures(len(steps), float(median), float(ratio), quartiles(steps.ratio))
-
-
 def quartiles(values: pd.Series) -> Quartiles:
     """Return the lower and the upper quartile, interpolated."""
-    return float(values.quantile(0.25)), float(values.quantile(0.75))
+    low, high = values.quantile([0.25, 0.75])
+    return low, high
 
 
 class Interleaved:
@@ -118,18 +123,15 @@ class Interleaved:
         """Let every optimizer take some steps."""
         for _ in range(rounds):
             for name in self.next_order():
-                self._step(name)
+                # The device's unfinished work for another optimizer must not be counted here.
+                synchronize(self._clock.device)
+                start = self._clock.mark()
+                self.trainings[name].step()
+                self._marks[name].append((start, self._clock.mark()))
 
     def next_order(self) -> list[str]:
         """Draw the order of a round."""
         return self._order.sample(list(self.trainings), len(self.trainings))
-
-    def _step(self, name: str) -> None:
-        # Otherwise the device's unfinished work for another optimizer would be counted here.
-        synchronize(self._clock.device)
-        start = self._clock.mark()
-        self.trainings[name].step()
-        self._marks[name].append((start, self._clock.mark()))
 
     def seconds(self) -> pd.DataFrame:
         """Return the time of each step: a row a round, a column an optimizer."""
@@ -149,10 +151,10 @@ class Result:
     """The measurements of one optimizer on one model; ``None`` stands for those left out."""
 
     candidate: Candidate
-    seconds: list[float]  # of each step, the warm-up left out
-    figures: Figures
+    step_seconds: list[float]  # the warm-up left out
+    times: Figures
     loss: float  # before the last step
-    kinds: Mapping[Kind, Phases] | None  # phases of each kind of step
+    phases_by_kind: Mapping[Kind, Phases] | None
     phases: Phases | None  # the same as a mean over a cycle
     memory: Memory | None
 
@@ -166,8 +168,8 @@ class ModelResult:
     cycle: int  # steps
     cycles: int  # timed
     warm_up: int  # steps left out before
-    estimated: float  # seconds for all of it, estimated from the first steps
-    took: float  # seconds
+    estimated_seconds: float  # for all of it, estimated from the first steps
+    seconds: float
     results: list[Result]  # the reference first
 
 
@@ -183,18 +185,11 @@ def measure_models(options: BenchOptions, device: torch.device, say: Say) -> lis
 def make_workload(options: BenchOptions, model: str, device: torch.device) -> Workload:
     """Complete the user's choices by the default scale of a model."""
     scale = default_scale(model, device)
-    given = parse_assignments(options.option or (), "--option", "classes=100")
+    given = {**scale.options, **parse_assignments(options.option or (), "--option", "classes=100")}
     if options.image_size is not None:
         given["image_size"] = options.image_size
-    return Workload(
-        model,
-        {**scale.options, **given},
-        options.batch_size or scale.batch_size,
-        device,
-        options.precision,
-        options.channels_last,
-        options.seed,
-    )
+    layout, batch_size = options.channels_last, options.batch_size or scale.batch_size
+    return Workload(model, given, batch_size, device, options.precision, layout, options.seed)
 
 
 def measure(
@@ -224,9 +219,8 @@ def measure(
     results = [result(workload, of, seconds, width, losses[of.name], options, say) for of in chosen]
     took = time.perf_counter() - start
     say(f"took {duration(took)}")
-    return ModelResult(
-        workload, parameters, width, cycles, options.warm_up, estimated, took, results
-    )
+    of_all = (parameters, width, cycles, options.warm_up, estimated, took)
+    return ModelResult(workload, *of_all, results)
 
 
 def result(
@@ -239,9 +233,8 @@ def result(
     say: Say,
 ) -> Result:
     """Sum up one optimizer's times; measure its phases and memory, each in a pass of its own."""
-    mine, schedule = seconds[candidate.name], candidate.schedule
-    step_kinds = [schedule.kind(step) for step in seconds.index]
-    found = figures(mine, seconds[REFERENCE], step_kinds, width)
+    mine, step_kinds = seconds[candidate.name], map(candidate.schedule.kind, seconds.index)
+    found = figures(mine, seconds[REFERENCE], list(step_kinds), width)
     kinds = phases = memory = None
     if options.split:
         say(f"measuring the phases of {candidate.title}")

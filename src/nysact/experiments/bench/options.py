@@ -1,7 +1,6 @@
 """The options of ``nysact bench`` and ``nysact growth``."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ BY_MODEL = "by model"
 
 Texts = list[str] | None
 Number = int | None
+Numbers = list[int] | None
 Device = Annotated[
     str | None, Option(help="Where to train.", show_default="an accelerator, else cpu")
 ]
@@ -87,11 +87,11 @@ class BenchOptions:
 class ScalingOptions:
     """What ``nysact growth`` measures."""
 
-    dims: Annotated[str, Option(help="Inputs of the layer, separated by commas.")] = (
-        "64,128,256,512,1024,2048,4096,8192,16384"
-    )
+    dims: Annotated[
+        Numbers, Option(min=1, help="Inputs of the layer.", show_default="64 to 16384")
+    ] = None
     rank: Annotated[int, Option(min=1, help="Rank while the inputs grow.")] = 10
-    ranks: Annotated[str, Option(help="Ranks, separated by commas.")] = "5,10,20,50,100,200"
+    ranks: Annotated[Numbers, Option(min=1, help="Ranks.", show_default="5 to 200")] = None
     dim: Annotated[int, Option(min=1, help="Inputs while the rank grows.")] = 1024
     rows: Annotated[int, Option(min=1, help="Rows of a batch.")] = 512
     outputs: Annotated[int, Option(min=1, help="Outputs of the layer.")] = 256
@@ -112,25 +112,12 @@ class ScalingOptions:
                 f"--dim {self.dim}: expected more than the largest of --ranks, {self.rank_list[-1]}"
             )
 
-    @cached_property
+    @property
     def dim_list(self) -> list[int]:
-        """The numbers of inputs."""
-        return ascending(self.dims, "--dims")
+        """The numbers of inputs, the smallest first."""
+        return sorted(self.dims or [2**power for power in range(6, 15)])
 
-    @cached_property
+    @property
     def rank_list(self) -> list[int]:
-        """The ranks."""
-        return ascending(self.ranks, "--ranks")
-
-
-def ascending(text: str, option: str) -> list[int]:
-    """Read ascending whole numbers from 1 up, separated by commas."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ExperimentError(
-            f"{option} {text}: expected whole numbers separated by commas, such as 64,128,256"
-        ) from None
-    if numbers != sorted(set(numbers)) or numbers[0] < 1:
-        raise ExperimentError(f"{option} {text}: expected ascending numbers from 1 up")
-    return numbers
+        """The ranks, the smallest first."""
+        return sorted(self.ranks or [5, 10, 20, 50, 100, 200])

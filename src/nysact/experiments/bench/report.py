@@ -7,8 +7,8 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from nysact.experiments.bench.candidate import KINDS
-from nysact.experiments.bench.measure import ModelResult, Result
-from nysact.experiments.bench.phases import PHASES
+from nysact.experiments.bench.measure import ModelResult, Quartiles, Result
+from nysact.experiments.bench.profiled import MIB, PHASES
 from nysact.experiments.formatting import duration, markdown
 from nysact.experiments.recipes import recipe
 
@@ -29,18 +29,16 @@ COLUMNS: Mapping[str, tuple[int, str]] = {
     "deit-s": (6, "DeiT-S, 100 epochs"),
 }
 ROWS: Mapping[str, str] = {
-    "kfac": "KFAC",
-    "eva": "Eva",
-    "foof": "FOOF",
-    "nysact-gaussian": "NysAct-G",
-    "nysact-columns": "NysAct-S",
+    **{"kfac": "KFAC", "eva": "Eva", "foof": "FOOF"},
+    **{"nysact-gaussian": "NysAct-G", "nysact-columns": "NysAct-S"},
 }
 # The line that a variant of NysAct stands beside.
 NEAREST: Mapping[str, str] = {
-    "nysact": "nysact-columns",
-    "released-columns": "nysact-columns",
+    **{"nysact": "nysact-columns", "released-columns": "nysact-columns"},
     "released-gaussian": "nysact-gaussian",
 }
+NOTHING = "–"
+Row = dict[str, str]  # cells by heading
 
 
 @cache
@@ -59,11 +57,6 @@ def reported(model: str, optimizer: str) -> Ratio | None:
     return lines(model).get(NEAREST.get(optimizer, optimizer))
 
 
-NOTHING = "–"
-MIB = 2**20
-Row = dict[str, str]  # cells by heading
-
-
 def report(models: Sequence[ModelResult], environment: Mapping[str, Any]) -> str:
     """Write all tables."""
     versions = f"torch {environment['packages']['torch']}"
@@ -72,8 +65,10 @@ def report(models: Sequence[ModelResult], environment: Mapping[str, Any]) -> str
         parts += [f"### {model.workload.describe()}", introduction(model)]
         parts += [table([times(of) for of in model.results])]
         parts += [table([kinds(of) for of in model.results[1:]])]
-        parts += [phase_table(model), memory_table(model), losses(model)]
-    return "\n\n".join(part for part in [*parts, paper_table(models)] if part) + "\n"
+        parts += [table(phases(model.results)), table(memory(model.results)), losses(model.results)]
+    rows = [row for model in models for row in paper_rows(model)]
+    parts += ["### Beside the paper's tables 3 and 6" if rows else "", table(rows)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -84,13 +79,13 @@ def table(rows: Sequence[Row]) -> str:
 def introduction(of: ModelResult) -> str:
     """Say how much was measured."""
     steps = f"{of.cycles} cycle(s) of {of.cycle} steps after {of.warm_up} to warm up"
-    took = f"took {duration(of.took)}, estimated {duration(of.estimated)}"
+    took = f"took {duration(of.seconds)}, estimated {duration(of.estimated_seconds)}"
     return f"{of.parameters:,} parameters; {steps}; {took}."
 
 
 def times(of: Result) -> Row:
     """Lay out the times of all steps of one optimizer."""
-    found = of.figures
+    found = of.times
     return {
         "step": of.candidate.title,
         "settings": of.candidate.describe() or NOTHING,
@@ -105,76 +100,69 @@ def times(of: Result) -> Row:
 
 def kinds(of: Result) -> Row:
     """Lay out the ratios of each kind of step of one optimizer."""
-    cells: Row = dict.fromkeys(KINDS, NOTHING)
-    for kind, mine in of.figures.kinds.items():
-        cells[kind] = f"{mine.ratio:.3f} {between(mine.quartiles)}, {mine.steps}"
-    return {"ratio to SGD (quartiles), number": of.candidate.title, **cells}
+    known = of.times.kinds.items()
+    cells: Row = {kind: f"{m.ratio:.3f} {between(m.quartiles)}, {m.steps}" for kind, m in known}
+    name = {"ratio to SGD (quartiles), number": of.candidate.title}
+    return {**name, **dict.fromkeys(KINDS, NOTHING), **cells}
 
 
-def phase_table(model: ModelResult) -> str:
+def phases(results: Sequence[Result]) -> list[Row]:
     """Lay out the phases of a step."""
-    measured = [(of.candidate.title, of.phases) for of in model.results if of.phases]
-    columns = [phase for phase in PHASES if any(phase in phases for _, phases in measured)]
-    rows = []
-    for title, phases in measured:
-        cells = {of: milliseconds(phases[of]) if of in phases else NOTHING for of in columns}
-        total = milliseconds(sum(phases.values()))
-        rows.append({"mean over a cycle, ms": title, **cells, "all": total})
-    return table(rows)
+    measured = {of.candidate.title: of.phases for of in results if of.phases}
+    known = [phase for phase in PHASES if any(phase in found for found in measured.values())]
+    return [
+        {
+            "mean over a cycle, ms": title,
+            **{of: milliseconds(found[of]) if of in found else NOTHING for of in known},
+            "all": milliseconds(sum(found.values())),
+        }
+        for title, found in measured.items()
+    ]
 
 
-def memory_table(model: ModelResult) -> str:
+def memory(results: Sequence[Result]) -> list[Row]:
     """Lay out the memory."""
-    reference = model.results[0].memory
-    measured = [(of.candidate.title, of.memory) for of in model.results if of.memory]
-    if reference is None:
-        return ""
-    return table(
-        [
-            {
-                "memory, MiB": title,
-                "peak of tensors": mebibytes(memory.allocated),
-                "/ SGD": ratio(memory.allocated, reference.allocated),
-                "peak reserved": mebibytes(memory.reserved),
-                "reserved / SGD": ratio(memory.reserved, reference.reserved),
-                "optimizer state": mebibytes(memory.state),
-                "beside momentum": mebibytes(memory.beside_momentum),
-            }
-            for title, memory in measured
-        ]
-    )
+    sgd = results[0].memory
+    return [
+        {
+            "memory, MiB": of.candidate.title,
+            "peak of tensors": mebibytes(of.memory.allocated),
+            "/ SGD": ratio(of.memory.allocated, sgd.allocated),
+            "peak reserved": mebibytes(of.memory.reserved),
+            "reserved / SGD": ratio(of.memory.reserved, sgd.reserved),
+            "optimizer state": mebibytes(of.memory.state),
+            "beside momentum": mebibytes(of.memory.beside_momentum),
+        }
+        for of in results
+        if of.memory and sgd
+    ]
 
 
-def losses(model: ModelResult) -> str:
+def losses(results: Sequence[Result]) -> str:
     """Warn of losses that are not finite."""
-    lost = [of.candidate.title for of in model.results if not isfinite(of.loss)]
+    lost = [of.candidate.title for of in results if not isfinite(of.loss)]
     return f"The loss of {', '.join(lost)} is not finite: take a smaller `lr`." if lost else ""
-
-
-def paper_table(models: Sequence[ModelResult]) -> str:
-    """Lay out the paper's ratios beside ours, nothing if it has none of these models."""
-    rows = [row for model in models for row in paper_rows(model)]
-    return "### Beside the paper's tables 3 and 6\n\n" + table(rows) if rows else ""
 
 
 def paper_rows(model: ModelResult) -> list[Row]:
     """Compare one model: the paper's own lines first, then what stands beside one of them."""
-    name, (reference, *others) = model.workload.model, model.results
+    name, (sgd, *others) = model.workload.model, model.results
     measured = {of.candidate.name: of for of in others}
-    found = {of: reported(name, of) for of in [*lines(name), *measured]}
-    return [
-        {
-            "relative to SGD": f"{name} (table {COLUMNS[name][0]}), {title}",
-            "time, paper": f"{theirs.time:.2f}",
-            "time, here": f"{of.figures.composed:.2f}" if of else NOTHING,
-            "memory, paper": f"{theirs.memory:.2f}",
-            "memory, here": ratio(peak_of(of), peak_of(reference)),
-        }
-        for optimizer, theirs in found.items()
-        for of in [measured.get(optimizer)]
-        for title in [of.candidate.title if of else optimizer]
-        if theirs
-    ]
+    rows = []
+    for optimizer in dict.fromkeys([*lines(name), *measured]):
+        theirs, of = reported(name, optimizer), measured.get(optimizer)
+        if theirs:
+            title = of.candidate.title if of else optimizer
+            rows.append(
+                {
+                    "relative to SGD": f"{name} (table {COLUMNS[name][0]}), {title}",
+                    "time, paper": f"{theirs.time:.2f}",
+                    "time, here": f"{of.times.composed:.2f}" if of else NOTHING,
+                    "memory, paper": f"{theirs.memory:.2f}",
+                    "memory, here": ratio(peak_of(of), peak_of(sgd)),
+                }
+            )
+    return rows
 
 
 def peak_of(result: Result | None) -> int | None:
@@ -198,40 +186,28 @@ def ratio(number: int | None, reference: int | None) -> str:
     return f"{number / reference:.2f}" if number and reference else NOTHING
 
 
-def between(quartiles: Sequence[float]) -> str:
+def between(quartiles: Quartiles) -> str:
     """Write quartiles."""
-    low, high = quartiles
-    return f"({low:.3f} to {high:.3f})"
+    return "({:.3f} to {:.3f})".format(*quartiles)
 
 
 def as_data(model: ModelResult) -> dict[str, Any]:
     """Turn the results on one model into data for JSON, its optimizers by name."""
-    work = model.workload
+    work, results = vars(model.workload), model.results
     return {
-        **{name: value for name, value in vars(work).items() if name != "device"},
-        "sample_shape": list(work.sample_shape()),
-        "device": str(work.device),
-        "parameters": model.parameters,
-        "cycle": model.cycle,
-        "cycles": model.cycles,
-        "warm_up": model.warm_up,
-        "estimated_seconds": model.estimated,
-        "seconds": model.took,
-        "optimizers": {of.candidate.name: result_data(work.model, of) for of in model.results},
+        **work,
+        "sample_shape": list(model.workload.sample_shape()),
+        "device": str(model.workload.device),
+        **{k: value for k, value in vars(model).items() if k not in ("workload", "results")},
+        "optimizers": {of.candidate.name: result_data(work["model"], of) for of in results},
     }
 
 
 def result_data(model: str, result: Result) -> dict[str, Any]:
     """Turn the measurements of one optimizer into data for JSON."""
-    paper = reported(model, result.candidate.name)
+    candidate, paper = result.candidate, reported(model, result.candidate.name)
     return {
-        "title": result.candidate.title,
-        "settings": result.candidate.settings,
-        "times": asdict(result.figures),
-        "phases": result.phases,
-        "phases_by_kind": result.kinds,
-        "memory": None if result.memory is None else asdict(result.memory),
+        **{"title": candidate.title, "settings": candidate.settings},
+        **{name: value for name, value in asdict(result).items() if name != "candidate"},
         "paper": None if paper is None else paper._asdict(),
-        "loss": result.loss,
-        "step_seconds": result.seconds,
     }

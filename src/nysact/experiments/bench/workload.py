@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +95,11 @@ class Workload:
     def build(self) -> nn.Module:
         """Make the model, the same each time."""
         model = seeded_model(lambda: build_model(self.model, **self.options), self.seed)
+        return cast("nn.Module", self._placed(model))
+
+    def _placed(self, part: Any) -> Any:
         layout = {"memory_format": torch.channels_last} if self.channels_last else {}
-        return model.to(self.device, **layout)  # type: ignore[call-overload, no-any-return]
+        return part.to(self.device, **layout)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Make inputs and targets, the same each time."""
@@ -104,14 +107,11 @@ class Workload:
         generator = torch.Generator().manual_seed(self.seed)
         classes, shape = entry.classes(**self.options), (self.batch_size, *self.sample_shape())
         if entry.inputs == "tokens":
-            tokens = torch.randint(classes, (2, *shape), generator=generator)
-            inputs, targets = tokens[0], tokens[1]
+            inputs, targets = torch.randint(classes, (2, *shape), generator=generator)
         else:
             inputs = torch.randn(shape, generator=generator)
             targets = torch.randint(classes, shape[:1], generator=generator)
-        if self.channels_last:
-            inputs = inputs.to(memory_format=torch.channels_last)
-        return inputs.to(self.device), targets.to(self.device)
+        return self._placed(inputs), targets.to(self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Make the context in which forwards and losses are computed."""

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from nysact.experiments.config.data import FolderData
-from nysact.experiments.data.augment import eraser
+from nysact.experiments.data.augmentation import augmented, policy
 from nysact.experiments.data.images import held_out_of
-from nysact.experiments.data.policy import policy
 from nysact.experiments.errors import ExperimentError
 
 # Mean and standard deviation of each channel, as everywhere.
@@ -30,23 +29,18 @@ def picture_sets(data: FolderData, classes: int) -> tuple[Any, Any]:
     root = Path(data.folder)
     train = pictures(root / "train", training_transform(data))
     test = pictures(root / "val", centre_transform(data))
-    check_classes(root, train.classes, test.classes, classes)
+    odd = sorted(set(train.classes) ^ set(test.classes))
+    if odd:
+        raise ExperimentError(
+            f"{root}: train has {len(train.classes)} classes and val {len(test.classes)}, and "
+            f"{odd[0]} is in one of them only; expected the same in both"
+        )
+    if len(train.classes) != classes:
+        raise ExperimentError(
+            f"{root}: {len(train.classes)} classes, but model.options.classes is {classes}: "
+            f"complete the folder, or set model.options.classes={len(train.classes)}"
+        )
     return train, test
-
-
-def check_classes(root: Path, train: list[str], test: list[str], expected: int) -> None:
-    """Make sure that both sets have the classes of the model."""
-    if train != test:
-        odd = sorted(set(train) ^ set(test))
-        raise ExperimentError(
-            f"{root}: train has {len(train)} classes and val {len(test)}, and {odd[0]} is in one "
-            "of them only; expected the same in both"
-        )
-    if len(train) != expected:
-        raise ExperimentError(
-            f"{root}: {len(train)} classes, but model.options.classes is {expected}: complete the "
-            f"folder, or set model.options.classes={len(train)}"
-        )
 
 
 def without_validation(train: Any, data: FolderData) -> tuple[Any, Any]:
@@ -88,18 +82,12 @@ def training_transform(data: FolderData) -> Callable[[Any], Tensor]:
     """Make the augmentation of a training picture."""
     from torchvision.transforms import InterpolationMode, v2
 
-    interpolation = InterpolationMode(data.interpolation)
-    steps = [v2.RandomResizedCrop(data.train_resolution, interpolation=interpolation)]
-    if data.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if data.augmentation is not None:
-        grey = tuple(round(255 * value) for value in MEAN)
-        side = data.train_resolution
-        steps.append(policy(data.augmentation, data.interpolation, side, grey))
-    steps += as_tensor()
-    if data.random_erasing:
-        steps.append(eraser(data.random_erasing, data.erase_with))
-    return v2.Compose(steps)  # type: ignore[no-any-return]
+    interpolation, side = InterpolationMode(data.interpolation), data.train_resolution
+    crop = v2.RandomResizedCrop(side, interpolation=interpolation)
+    grey = tuple(round(255 * value) for value in MEAN)
+    name = data.augmentation
+    change = [] if name is None else [policy(name, data.interpolation, side, grey)]
+    return augmented(data, [crop], change, as_tensor())  # type: ignore[no-any-return]
 
 
 def centre_transform(data: FolderData) -> Callable[[Any], Tensor]:

@@ -5,7 +5,7 @@ the seed and the epoch, on any device, with any number of reading processes. So 
 continues with the very batch that it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nysact.experiments.data.augment import Augmentation
+from nysact.experiments.data.augmentation import Augmentation
 from nysact.experiments.data.images import ImageSet
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import seeded, stream
 
 Batch = tuple[Tensor, Tensor]
+# Test batches: each sample once, in the same order each time.
+Batches = Iterable[Batch]
 Key = tuple[int, int]  # the index of a sample, and the seed of its augmentation
 
 
@@ -32,12 +34,6 @@ class Share:
     def of(self, batch: Any) -> Any:
         """Take this process's share of a batch."""
         return batch[self.index :: self.count]
-
-
-class Batches(Protocol):
-    """Gives the test batches, each sample once, in the same order each time."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Loader(Protocol):
@@ -113,16 +109,9 @@ class DeviceLoader(ShuffledLoader):
             yield images, self.images.labels[chosen]
 
 
-class DeviceBatches:
-    """Test batches of tensors that are kept on the device."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, share: Share) -> None:
-        self.inputs, self.targets = share.of(inputs), share.of(targets)
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[Batch]:
-        inputs, targets = self.inputs.split(self.batch_size), self.targets.split(self.batch_size)
-        return zip(inputs, targets, strict=True)
+def device_batches(inputs: Tensor, targets: Tensor, size: int, share: Share) -> Batches:
+    """Make test batches of tensors that are kept on the device."""
+    return list(zip(*(share.of(part).split(size) for part in (inputs, targets)), strict=True))
 
 
 class StandardLoader(ShuffledLoader):

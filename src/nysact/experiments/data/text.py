@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nysact.experiments.config.data import TextData
-from nysact.experiments.data.loaders import Batch, Share, ShuffledLoader
+from nysact.experiments.data.loaders import Batch, Batches, Share, ShuffledLoader, device_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import stream
 
@@ -121,28 +121,22 @@ class WindowLoader(ShuffledLoader):
         generator = stream(self.seed, "order", number)
         offset = int(torch.randint(self.context, (), generator=generator))
         order = self.order(generator)
+        # Consecutive windows of the context and a byte more, as one view.
+        whole = self.text[offset:].unfold(0, self.context + 1, self.context)
         for part in self.slices(start):
-            yield windows(self.text, offset + self.context * order[part], self.context)
+            yield pairs(whole[order[part].to(whole.device)])
 
 
-class WindowBatches:
-    """At most ``number`` windows of the held-out text, evenly spread over it."""
-
-    def __init__(
-        self, text: Tensor, context: int, number: int, batch_size: int, share: Share
-    ) -> None:
-        available = (len(text) - 1) // context
-        chosen = torch.linspace(0, available - 1, min(number, available)).round().long()
-        self.text, self.context = text, context
-        self.starts = share.of(context * chosen).split(batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for starts in self.starts:
-            yield windows(self.text, starts, self.context)
+def window_batches(
+    text: Tensor, context: int, number: int, batch_size: int, share: Share
+) -> Batches:
+    """Batch at most ``number`` windows of the held-out text, evenly spread over it."""
+    whole = text.unfold(0, context + 1, context)
+    chosen = torch.linspace(0, len(whole) - 1, min(number, len(whole))).round().long()
+    return device_batches(*pairs(whole[chosen.to(whole.device)]), batch_size, share)
 
 
-def windows(text: Tensor, starts: Tensor, context: int) -> Batch:
-    """Cut windows that begin at ``starts`` (n): bytes and those that follow, (n, context) each."""
-    places = starts[:, None] + torch.arange(context + 1)
-    found = text[places.to(text.device)].long()
+def pairs(windows: Tensor) -> Batch:
+    """Split windows (n, context + 1) into bytes and those that follow, (n, context) each."""
+    found = windows.long()
     return found[:, :-1], found[:, 1:]

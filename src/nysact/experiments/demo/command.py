@@ -65,7 +65,7 @@ def run_demo(options: DemoOptions) -> None:
     from nysact.experiments.files import check_writable
     from nysact.experiments.metrics import METRICS
     from nysact.experiments.recipes import load
-    from nysact.experiments.report.figures.curves import curve_figure
+    from nysact.experiments.report.figures import curve_figure
     from nysact.experiments.report.results import collect
     from nysact.experiments.report.style import save
     from nysact.experiments.run.display import display_for

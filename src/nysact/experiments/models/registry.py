@@ -10,8 +10,7 @@ from torch import nn
 from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.models.autoencoder import autoencoder
 from nysact.experiments.models.libraries import cifar_densenet121, deit_small, gpt, resnet50, vit
-from nysact.experiments.models.resnet import CifarResNet
-from nysact.experiments.models.small import digits_network, lenet5, mlp
+from nysact.experiments.models.networks import CifarResNet, digits_network, lenet5, mlp
 
 Options = Mapping[str, Any]
 
@@ -111,19 +110,7 @@ def find_model(name: str) -> Model:
 
 
 def build_model(name: str, **options: Any) -> nn.Module:
-    """Make an untrained model by its name, with weights from the global random stream.
-
-    Args:
-        name: A key of :data:`MODELS`.
-        **options: Options that replace its defaults.
-
-    Returns:
-        The model.
-
-    Raises:
-        ExperimentError: If there is no such model or option, a value is out of range, or a package
-            is missing; the message names the nearest, what was expected, or what to install.
-    """
+    """Make an untrained model by its name, with weights from the global random stream."""
     model = find_model(name)
     chosen = model.options(options)
     try:

@@ -22,9 +22,18 @@ Goal = Annotated[
     typer.Option(help="Time to this quality: 72, or '90% of SGD'.", show_default="the recipe's"),
 ]
 
+Suite = Annotated[
+    bool,
+    typer.Option("--suite", help="Compare optimizers over tasks, from runs or a suite.csv."),
+]
+
 
 def report(
-    runs: Folders = None, recipe: Recipes = None, target: Goal = None, output: Output = REPORT
+    runs: Folders = None,
+    recipe: Recipes = None,
+    target: Goal = None,
+    suite: Suite = False,
+    output: Output = REPORT,
 ) -> None:
     """Make tables, figures and a page of stored runs."""
     # Imported here, so that --help does not wait for it.
@@ -32,21 +41,26 @@ def report(
     from nysact.experiments.metrics import parse_target
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.run.store import load_runs
+    from nysact.experiments.report.suite_report import evaluations_in, write_suite
+    from nysact.experiments.run.store import StoredRun, load_runs
 
     with errors_shown():
+        if suite:
+            write_suite([evaluations_in(path) for path in runs or [RUNS]], output, Console())
+            return
         goal = None if target is None else parse_target(target)
         chosen = [load(name) for name in recipe or names()]
-        recipes = chosen if recipe else [one for one in chosen if one.needs_runs]
-        wants_runs = any(one.needs_runs for one in recipes)
-        folders = (runs or [RUNS]) if wants_runs else []
-        sources = {one.source for one in recipes}
-        stored = [run for folder in folders for run in load_runs(folder)]
-        found = [run for run in stored if not recipe or run.config["recipe"] in sources]
-        if wants_runs and not found:
-            raise ExperimentError(
-                f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
-                f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact train, "
-                "or name other folders"
-            )
+        # Recipes that show settings alone are shown where they are asked for.
+        recipes = [one for one in chosen if recipe or one.needs_runs]
+        found: list[StoredRun] = []
+        if any(one.needs_runs for one in recipes):
+            sources = {one.source for one in recipes}
+            stored = [run for folder in runs or [RUNS] for run in load_runs(folder)]
+            found = [run for run in stored if not recipe or run.config["recipe"] in sources]
+            if not found:
+                raise ExperimentError(
+                    f"{', '.join(map(str, runs or [RUNS]))}: there are no runs"
+                    f"{' of ' + ', '.join(recipe) if recipe else ''}; train some with nysact "
+                    "train, or name other folders"
+                )
         write_report(sections_of(found, recipes, goal), output, Console())

@@ -53,15 +53,14 @@ def without_copies(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str
         labels = [run.config[name] for name in ("row", "column", "sweep", "seed")]
         key = json.dumps([labels, settings_of(run.config)], sort_keys=True)
         alike.setdefault(key, []).append(run)
-    best = [max(same, key=lambda run: (run.result is not None, len(run.metrics)))
-            for same in alike.values()]  # fmt: skip
-    warnings = []
-    for run, same in zip(best, alike.values(), strict=True):
-        others = [str(copy.path) for copy in same if not is_part(copy, run)]
+    best, warnings = [], []
+    for same in alike.values():
+        best.append(max(same, key=lambda run: (run.result is not None, len(run.metrics))))
+        others = [str(copy.path) for copy in same if not is_part(copy, best[-1])]
         if others:
             warnings.append(
-                f"{run.path} and {', '.join(others)} hold the same run with different results; "
-                "the first is shown: leave out the folder that is not meant."
+                f"{best[-1].path} and {', '.join(others)} hold the same run with different "
+                "results; the first is shown: leave out the folder that is not meant."
             )
     return best, warnings
 

@@ -32,9 +32,9 @@ def details(results: Results) -> list[Table]:
         for run in runs
     )
     places = varying(dotted(run.environment) for run in runs)
-    ordered = {row: optimizers[row] for row in results.rows}
+    settings = {row: optimizers[row] for row in results.rows}
     return [
-        text_table("Optimizers", "optimizer", {"settings": ordered}),
+        text_table("Optimizers", "optimizer", {"settings": settings}),
         text_table("Training", "setting", {"values": training}),
         text_table("Environment", "", {"values": places}),
     ]
@@ -76,9 +76,8 @@ def mixed_environments(results: Results) -> list[str]:
 def failures(results: Results) -> list[tuple[str, str]]:
     """List the failed runs, each with the last lines of its log."""
     failed = results.runs[results.runs["state"] == "failed"]
-    logs = [[line for line in log.splitlines() if line.strip()] for log in failed["failure"]]
-    texts = ["\n".join(lines[-LAST_LINES:]) for lines in logs]
-    return list(zip(map(run_title, failed["stored"]), texts, strict=True))
+    logs = failed["failure"].str.findall(r".*\S.*").str[-LAST_LINES:].str.join("\n")
+    return list(zip(map(run_title, failed["stored"]), logs, strict=True))
 
 
 def unfinished(results: Results) -> list[str]:
@@ -117,7 +116,9 @@ def settings_table(recipe: Recipe | None) -> Table:
             name = heading if of_optimizers else row
             places = [(row, c) for c in columns] if of_optimizers else [(recipe.rows[0], heading)]
             text = joined([settings[place].get(name) for place in places])
-            cells[row, heading] = with_paper(text, recipe.paper.get(row, {}).get(heading, ""))
+            paper = recipe.paper.get(row, {}).get(heading, "")
+            note = "differs" if paper not in ("", text) else ""
+            cells[row, heading] = Cell(text, note=note, paper=paper)
     frame = pd.Series(cells).unstack().reindex(index=row_names, columns=headings)
     frame = frame.rename(columns=symbol) if of_optimizers else frame.rename(index=symbol)
     frame = frame.rename_axis("optimizer" if of_optimizers else "setting")
@@ -136,8 +137,3 @@ def joined(values: Sequence[Any]) -> str:
     """Write the values of a setting, one for each column where they differ; a dash for none."""
     texts = ["–" if value is None else number(value) for value in values]
     return " / ".join(texts) if len(set(texts)) > 1 else texts[0]
-
-
-def with_paper(text: str, paper: str) -> Cell:
-    """Write a cell with the paper's value, and whether it differs."""
-    return Cell(text, note="differs" if paper and paper != text else "", paper=paper)

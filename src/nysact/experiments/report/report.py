@@ -1,12 +1,12 @@
 """A report: tables and figures of each recipe, as files and as one HTML page."""
 
-import base64
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -15,10 +15,15 @@ from rich.console import Console
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.metrics import METRICS, Metric, Target, metric_of, parse_target
 from nysact.experiments.recipes import Recipe
-from nysact.experiments.recipes.recipe_file import OF_SETTINGS
-from nysact.experiments.report.figures.covariances import NORMS, heatmap_figure, norm_figure
-from nysact.experiments.report.figures.curves import curve_figure, varied_figure
-from nysact.experiments.report.figures.search import grid_figure, search_figure
+from nysact.experiments.recipes.recipe_file import OF_SETTINGS, Report
+from nysact.experiments.report.figures import (
+    NORMS,
+    curve_figure,
+    heatmap_figure,
+    norm_figure,
+    search_figure,
+    varied_figure,
+)
 from nysact.experiments.report.provenance import (
     details,
     failures,
@@ -58,16 +63,23 @@ class Section:
 
     title: str
     results: Results
-    metric: Metric
-    kind: str | None = None  # a key of KINDS, None for one that suits the runs
-    at: str = "final"  # or "best"
-    reference: str = "SGD"  # the row to which costs and targets are relative
+    shown: Report  # how the recipe wants its runs to be shown
     target: Target | None = None  # None for the paper's: 90% of the reference's best
     paper: Paper = field(default_factory=dict)
     recipe: Recipe | None = None
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def metric(self) -> Metric:
+        """What is compared."""
+        return metric_of(self.shown.metric)
+
+    @property
+    def kind(self) -> str:
+        """A key of KINDS: the recipe's, or one that suits the runs."""
+        return self.shown.kind or kind_of(self.results)
 
 
 def sections_of(
@@ -89,7 +101,9 @@ def sections_of(
             sections.append(recipe_section(results, recipe, target))
     for name in sorted(stored.keys() - {recipe.source for recipe in recipes}):
         results = collect(name, stored[name], seeds=seeds)
-        sections.append(Section(name, results, usual_metric(results), target=target))
+        recorded = set(results.values["metric"])
+        metric = next((name for name in USUAL if name in recorded), "train_loss")
+        sections.append(Section(name, results, Report(metric=metric), target))
     for section in sections:
         fill(section)
     return sections
@@ -97,24 +111,15 @@ def sections_of(
 
 def recipe_section(results: Results, recipe: Recipe, target: Target | None = None) -> Section:
     """Begin a section as the recipe wants it; the paper's numbers are those of its own target."""
-    report = recipe.report
-    own = None if report.target is None else parse_target(str(report.target))
-    other = target is not None and target != own and report.kind == "target-table"
-    return Section(
-        recipe.title, results, METRICS[report.metric], report.kind, report.at, report.reference,
-        own if target is None else target, {} if other else recipe.paper, recipe,
-    )  # fmt: skip
-
-
-def usual_metric(results: Results) -> Metric:
-    """Choose a metric for runs of no recipe."""
-    recorded = set(results.values["metric"])
-    return metric_of(next((name for name in USUAL if name in recorded), "train_loss"))
+    shown = recipe.report
+    own = None if shown.target is None else parse_target(str(shown.target))
+    other = target is not None and target != own and shown.kind == "target-table"
+    paper = {} if other else recipe.paper
+    return Section(recipe.title, results, shown, target or own, paper, recipe)
 
 
 def fill(section: Section) -> None:
     """Make a section's tables and figures, with a note on runs of several environments."""
-    section.kind = section.kind or kind_of(section.results)
     parts = [item for make in KINDS[section.kind] for item in make(section)]
     section.figures = {name: part for name, part in parts if isinstance(part, Figure)}
     tables = {name: part for name, part in parts if isinstance(part, Table) and part.frame.size}
@@ -142,18 +147,20 @@ def kind_of(results: Results) -> str:
 def metric_parts(section: Section) -> Parts:
     """Compare the metric."""
     name = section.metric.name.replace("_", "-")
-    return [(name, metric_table(section.results, section.metric, section.paper, at=section.at))]
+    return [
+        (name, metric_table(section.results, section.metric, section.paper, at=section.shown.at))
+    ]
 
 
 def cost_parts(section: Section) -> Parts:
     """Compare time and memory, where the reference was run."""
     paper = section.paper if section.kind == "ratio-table" else {}
-    return [("costs", ratio_table(section.results, section.reference, paper))]
+    return [("costs", ratio_table(section.results, section.shown.reference, paper))]
 
 
 def target_parts(section: Section) -> Parts:
     """Compare the time to the target, where its reference was run."""
-    target = section.target or Target(share=0.9, row=section.reference)
+    target = section.target or Target(share=0.9, row=section.shown.reference)
     paper = section.paper if section.kind == "target-table" else {}
     return [("time-to-target", target_table(section.results, section.metric, target, paper))]
 
@@ -175,8 +182,8 @@ def varied_parts(section: Section) -> Parts:
 def search_parts(section: Section) -> Parts:
     """Show the trials of a search."""
     results, metric = section.results, section.metric
-    figures = [("trials", search_figure(results, metric)), ("grid", grid_figure(results, metric))]
-    return [*figures, ("trials", trial_table(results, metric, TRIALS))]
+    figure, table = search_figure(results, metric), trial_table(results, metric, TRIALS)
+    return [("trials", figure), ("trials", table)]
 
 
 KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
@@ -195,11 +202,7 @@ KINDS: Mapping[str, Sequence[Callable[[Section], Parts]]] = {
 }
 
 
-PAGE = "page.html.jinja"
-Pictures = Mapping[str, Path]
-
-
-def to_html(sections: Sequence[Section], pictures: Mapping[str, Pictures]) -> str:
+def to_html(sections: Sequence[Section], pictures: Mapping[str, Mapping[str, Path]]) -> str:
     """Write the page, with the SVG files of each section's figures in it."""
     environment = Environment(
         loader=PackageLoader("nysact.experiments.report", "."),
@@ -208,46 +211,17 @@ def to_html(sections: Sequence[Section], pictures: Mapping[str, Pictures]) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = [part(section, pictures[section.results.name]) for section in sections]
-    written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    return environment.get_template(PAGE).render(
-        parts=parts, written=written, summary=summary(sections)
+    # Several sections may show the same run, which counts once.
+    frames = [section.results.runs for section in sections]
+    states = {run.stored.path: run.state for frame in frames for run in frame.itertuples()}
+    return environment.get_template("page.html.jinja").render(
+        parts=sections,
+        pictures=pictures,
+        counts=Counter(states.values()),
+        written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        embedded=lambda path: b64encode(path.read_bytes()).decode(),
+        **{"details": details, "failures": failures, "unfinished": unfinished},
     )
-
-
-def summary(sections: Sequence[Section]) -> str:
-    """Count the runs of all sections, each once: several may show the same."""
-    runs = [section.results.runs for section in sections]
-    found = {run.stored.path: run.state for frame in runs for run in frame.itertuples()}
-    states = list(found.values())
-    counts = [f"{states.count(state)} {state}" for state in ("failed", "unfinished")]
-    others = [text for text in counts if not text.startswith("0 ")]
-    finished = f"{states.count('finished')} of {len(states)} runs finished"
-    shown = f"{len(sections)} section{'s' * (len(sections) != 1)}"
-    return ", ".join([shown, *([finished] if states else []), *others]) + "."
-
-
-def part(section: Section, pictures: Pictures) -> dict[str, Any]:
-    """Gather what the page shows of a section."""
-    runs = section.results.runs
-    return {
-        "name": section.results.name,
-        "title": section.title,
-        "finished": int((runs["state"] == "finished").sum()),
-        "runs": len(runs),
-        "seeds": int(runs["seed"].nunique()),
-        "warnings": section.warnings,
-        "tables": list(section.tables.values()),
-        "pictures": [(n.replace("-", " "), embedded(path)) for n, path in pictures.items()],
-        "details": details(section.results) if len(runs) else [],
-        "failures": failures(section.results),
-        "unfinished": unfinished(section.results),
-    }
-
-
-def embedded(path: Path) -> str:
-    """Write an SVG file as an address that holds all of it."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def write_report(sections: Sequence[Section], output: Path, console: Console) -> Path:

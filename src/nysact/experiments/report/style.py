@@ -41,11 +41,10 @@ def styles(rows: Sequence[str]) -> dict[str, Look]:
     """Give each name a style of its own, for ``plot``; past the number of styles they recur."""
     places = {row: KNOWN.index(row) for row in rows if row in KNOWN}
     free = [place for place in range(len(STYLES)) if place not in places.values()]
-    others = [row for row in dict.fromkeys(rows) if row not in KNOWN]
-    for index, row in enumerate(others):
-        places[row] = free[index % len(free)] if free else index
+    for index, row in enumerate(row for row in dict.fromkeys(rows) if row not in KNOWN):
+        places[row] = free[index % len(free)] if free else index % len(STYLES)
     names = ("color", "linestyle", "marker")
-    return {row: dict(zip(names, STYLES[places[row] % len(STYLES)], strict=True)) for row in rows}
+    return {row: dict(zip(names, STYLES[places[row]], strict=True)) for row in rows}
 
 
 def panel_grid(count: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
@@ -81,8 +80,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def logarithmic(axes: Axes, metric: Metric) -> None:
     """Make the y axis of a loss logarithmic where its positive values span enough for that."""
-    curves = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    values = np.concatenate([np.empty(0), *curves])
+    values = np.concatenate([np.empty(0), *(line.get_ydata() for line in axes.lines)])
     shown = values[np.isfinite(values) & (values > 0)]
     if metric.log and shown.size and shown.max() >= WIDE * shown.min():
         axes.set_yscale("log")

@@ -13,24 +13,21 @@ from torch import Tensor
 
 from nysact.experiments.config import OWN, Config
 from nysact.experiments.config.data import FolderData, ImageData, Section, TextData
-from nysact.experiments.data.augment import Augmentation
-from nysact.experiments.data.cifar import load_cifar
-from nysact.experiments.data.digits import load_digits
-from nysact.experiments.data.fashion_mnist import load_fashion_mnist
+from nysact.experiments.data.augmentation import Augmentation, AugmentedImages
 from nysact.experiments.data.imagenet import picture_sets, without_validation
 from nysact.experiments.data.images import Data, ImageSet
 from nysact.experiments.data.loaders import (
     Batches,
-    DeviceBatches,
     DeviceLoader,
     Loader,
     Share,
     StandardBatches,
     StandardLoader,
+    device_batches,
 )
 from nysact.experiments.data.mixing import MixingLoader
-from nysact.experiments.data.samples import AugmentedImages
-from nysact.experiments.data.text import WindowBatches, WindowLoader, load_text
+from nysact.experiments.data.small_images import load_cifar, load_digits, load_fashion_mnist
+from nysact.experiments.data.text import WindowLoader, load_text, window_batches
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.losses import LossFunction, cross_entropy, squared_error
 from nysact.experiments.models import find_model
@@ -97,9 +94,9 @@ def image_problem(config: Config, device: torch.device, share: Share) -> Problem
             data.repeats,
         )
 
-    def batches(part: ImageSet) -> DeviceBatches:
+    def batches(part: ImageSet) -> Batches:
         there = part.to(device)
-        return DeviceBatches(there.images, there.labels, EVALUATION_BATCH, share)
+        return device_batches(there.images, there.labels, EVALUATION_BATCH, share)
 
     held_out = None if images.validation is None else batches(images.validation)
     return classification(config, mixed(train, config, classes), batches(images.test), held_out)
@@ -124,7 +121,7 @@ def regression(
     assert train is not None
     loader = DeviceLoader(train, config.batch_size, config.seed, Augmentation(), share)
     test, held_out = (
-        None if part is None else DeviceBatches(part.images, part.labels, EVALUATION_BATCH, share)
+        None if part is None else device_batches(part.images, part.labels, EVALUATION_BATCH, share)
         for part in others
     )
     assert test is not None
@@ -188,8 +185,8 @@ def text_problem(config: Config, device: torch.device, share: Share) -> Problem:
     data: Any = config.data
     train, test, *held_out = (part.to(device) for part in load_text(data))
 
-    def batches(text: Tensor, number: int) -> WindowBatches:
-        return WindowBatches(text, data.context, number, WINDOW_BATCH, share)
+    def batches(text: Tensor, number: int) -> Batches:
+        return window_batches(text, data.context, number, WINDOW_BATCH, share)
 
     loader = WindowLoader(train, data.context, config.batch_size, config.seed, share)
     validation = batches(held_out[0], data.validation_size) if held_out else None
@@ -221,8 +218,7 @@ def load_images(data: ImageData) -> Data:
         whole = load_fashion_mnist(folder)
     else:
         whole = load_cifar(data.name, folder)
-    kept = whole.with_validation_size(data.validation_size, data.train_size)
-    return kept.with_test_size(data.test_size)
+    return whole.of_sizes(data.train_size, data.test_size, data.validation_size)
 
 
 def check_fit(config: Config, inputs: Tensor, targets: Tensor) -> None:

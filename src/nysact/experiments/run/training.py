@@ -115,7 +115,7 @@ class Training:
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one step on a batch, and give the loss before it."""
         # It does loss.backward(), optimizer.step() and optimizer.zero_grad(), and whatever else an
-        # optimizer may need: see nysact.experiments.baselines.needs.
+        # optimizer may need: see nysact.experiments.baselines.optimizer.
         try:
             with self.clock.step():
                 loss = training_step(

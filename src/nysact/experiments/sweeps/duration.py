@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from nysact.experiments.config import Config
-from nysact.experiments.data.presence import would_be_downloaded
+from nysact.experiments.data.small_images import would_be_downloaded
 from nysact.experiments.devices import chosen_device
 from nysact.experiments.environment import device_name
 from nysact.experiments.run.display import title

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from nysact.experiments.config.data import ImageData
+from nysact.experiments.data.augmentation import AugmentedImages, OnPixels
 from nysact.experiments.data.images import Data, ImageSet
 from nysact.experiments.data.loaders import Share, StandardLoader
-from nysact.experiments.data.samples import AugmentedImages, OnPixels
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.3, 0.4, 0.5]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.1]).view(3, 1, 1)
@@ -16,7 +16,7 @@ def images(channels: int = 3) -> Data:
     mean, std = MEAN[:channels], STD[:channels]
     black, white = (tuple(((edge - mean) / std).flatten().tolist()) for edge in (0, 1))
     train = ImageSet((pixels - mean) / std, torch.arange(12))
-    return Data(train, train, True, black, white)
+    return Data(train, train, black, white)
 
 
 def dataset(found: Data, **changes) -> AugmentedImages:

@@ -1,18 +1,21 @@
-"""The phases of a step, read from the records of the profiler."""
+"""The phases and the memory of a step, read from the records of the profiler."""
 
+import gc
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch._C._autograd import DeviceType
+from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 from nysact.experiments.bench.candidate import KINDS, Candidate, Kind
 from nysact.experiments.bench.workload import STEP, Training, Workload
-from nysact.experiments.devices import synchronize
+from nysact.experiments.devices import state_bytes, synchronize, tensors_in
 
 
 class Span(NamedTuple):
@@ -123,7 +126,9 @@ def read_phases(record: profile, device: torch.device) -> list[Phases]:
     return steps
 
 
-def measure_phases(workload: Workload, candidate: Candidate) -> dict[Kind, Phases]:
+def measure_phases(
+    workload: Workload, candidate: Candidate, number: int = STEPS
+) -> dict[Kind, Phases]:
     """Measure the median of each phase by kind of step, for the kinds that the optimizer has."""
     # A few steps suffice, since the costly ones are made to come soon.
     short = candidate.with_intervals(STATISTICS, REFRESH)
@@ -132,24 +137,20 @@ def measure_phases(workload: Workload, candidate: Candidate) -> dict[Kind, Phase
     training.step()  # pays for memory and for the choice of kernels
     started = time.perf_counter()
     with profiler(workload.device) as record:
-        for step in range(1, STEPS):
+        for step in range(1, number):
             training.step()
             synchronize(workload.device)
             if step == REFRESH and time.perf_counter() - started > PATIENCE:
                 break
     steps = read_phases(record, workload.device)
     kinds = [short.schedule.kind(step) for step in range(1, len(steps) + 1)]
-    return {
-        kind: median_phases([of for of, its in zip(steps, kinds, strict=True) if its == kind])
-        for kind in KINDS
-        if kind in kinds
-    }
-
-
-def median_phases(steps: Sequence[Phases]) -> Phases:
-    """Take the median of each phase over several steps; one that a step lacks took no time."""
-    medians = pd.DataFrame(steps).fillna(0.0).median()
-    return {phase: float(medians[phase]) for phase in PHASES if phase in medians}
+    # A phase that some steps of a kind lack took no time there, one that all lack is left out.
+    medians = (
+        pd.DataFrame(steps, columns=PHASES)
+        .groupby(kinds)
+        .agg(lambda seconds: seconds.fillna(0.0).median() if seconds.notna().any() else None)
+    )
+    return {kind: medians.loc[kind].dropna().to_dict() for kind in KINDS if kind in kinds}
 
 
 def over_a_cycle(kinds: Mapping[Kind, Phases], candidate: Candidate) -> Phases:
@@ -161,3 +162,84 @@ def over_a_cycle(kinds: Mapping[Kind, Phases], candidate: Candidate) -> Phases:
         for phase in PHASES
         if any(phase in of for of in kinds.values())
     }
+
+
+# Each takes statistics and refreshes; in the second, momentum and factors are there already.
+MEMORY_STEPS = 2
+MIB = 2**20
+# What SGD with momentum keeps too, by the names that optimizers have for it.
+MOMENTUM = ("momentum_buffer", "exp_avg")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training takes; ``None`` for what can't be measured on its device."""
+
+    allocated: int | None  # peak of the bytes in tensors
+    reserved: int | None  # peak of the bytes that the allocator holds for them
+    state: int  # of the optimizer
+    beside_momentum: int  # the same without the momentum
+
+
+def release() -> None:
+    """Free memory that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measure_memory(workload: Workload, candidate: Candidate) -> Memory:
+    """Measure the memory of steps with statistics and refresh, which take most."""
+    release()
+    device = workload.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        state = state_of(train(workload, candidate))
+        allocated = torch.cuda.max_memory_allocated(device) - before
+        return Memory(allocated, torch.cuda.max_memory_reserved(device) - reserved, *state)
+    if device.type == "cpu":
+        with profiler(device, memory=True) as record:
+            state = state_of(train(workload, candidate))
+        changes = memory_changes(record, device)
+        return Memory(peak(change for _, change in changes), None, *state)
+    return Memory(None, None, *state_of(train(workload, candidate)))
+
+
+def memory_of_parts(
+    workload: Workload, candidate: Candidate, parts: Iterable[str]
+) -> tuple[Phases, int]:
+    """Measure the peak bytes of each part of a step, and of the state beside momentum."""
+    with profiler(workload.device, memory=True) as record:
+        _, state = state_of(train(workload, candidate))
+    changes, labels = memory_changes(record, workload.device), spans(record, torch.device("cpu"))
+    peaks: Phases = dict.fromkeys(parts, 0.0)
+    for name, start, end in labels:
+        part = name.removeprefix(LABEL)
+        if part in peaks:
+            taken = peak(change for when, change in changes if start <= when <= end)
+            peaks[part] = max(peaks[part], taken)
+    return peaks, state
+
+
+def train(workload: Workload, candidate: Candidate) -> Optimizer:
+    """Take a few steps, all with statistics and refresh, and return the optimizer."""
+    model = workload.build()
+    optimizer = candidate.with_intervals(1, 1).build(model)
+    training = Training(workload, model, optimizer)
+    for _ in range(MEMORY_STEPS):
+        training.step()
+    synchronize(workload.device)
+    return optimizer
+
+
+def state_of(optimizer: Optimizer) -> tuple[int, int]:
+    """Count the bytes of an optimizer's state, and of those beside momentum."""
+    momentum = sum(
+        tensor.numel() * tensor.element_size()
+        for state in optimizer.state.values()
+        for name in MOMENTUM
+        for tensor in tensors_in(state.get(name))
+    )
+    total = state_bytes(optimizer)
+    return total, total - momentum
