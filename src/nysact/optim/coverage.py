@@ -47,8 +47,8 @@ def warn_of_small(name: str, coverage: Coverage, skipped: Mapping[str, str]) -> 
         for module, count in coverage.left.most_common(_LARGEST)
     ]
     warnings.warn(
-        f"{name} preconditions {coverage.share:.0%} of the {coverage.total:,} weights, the others "
-        f"get the plain update; the largest modules left out: {', '.join(largest)}. "
+        f"{name} preconditions {coverage.share:.0%} of the {coverage.total:,} weights; the "
+        f"others get the update without it. The largest modules left out: {', '.join(largest)}. "
         "optimizer.summary() lists all; register an adapter for what is linear in its weight",
         stacklevel=5,
     )
