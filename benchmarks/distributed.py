@@ -141,7 +141,7 @@ def check_traffic(model: nn.Module, shape: tuple[int, ...], device: torch.device
         size += traffic.bytes
     layers = weights_of(optimizer)
     paper = SCHEMES[0].reduced(Network("", layers, group["rank"], inv_interval=window))
-    groups = len({id(layer.pending.batch) for layer in optimizer.layers.values()})
+    groups = len({id(layer.pending.window) for layer in optimizer.layers.values()})
     if numbers > window * paper + groups:
         raise SystemExit(f"{numbers / window} numbers a step, expected at most {paper}")
     return [f"{numbers / window:,.0f}", f"{paper:,.0f}", f"{size / window / 1e3:,.1f}"]

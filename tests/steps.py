@@ -98,8 +98,8 @@ def hooks_on(model):
     """Every hook that sits on a model, its modules and its parameters."""
     found = []
     for module in model.modules():
-        found += module._forward_pre_hooks.values()
-        found += module._forward_hooks.values()
+        found += dict(module._forward_pre_hooks.items()).values()
+        found += dict(module._forward_hooks.items()).values()
         found += module._backward_hooks.values()
         found += module._backward_pre_hooks.values()
     for param in model.parameters():

@@ -6,20 +6,23 @@ a program that uses them has imported them already.
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_stack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
-from torch._guards import detect_fake_mode  # the only test for a tensor of an export or a trace
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -60,15 +63,94 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return model._orig_mod if wrapper is not None and isinstance(model, wrapper) else model
 
 
-def in_transform() -> bool:
-    """Whether torch.func is transforming this call, whose tensors must not outlive it."""
-    compiling = torch.compiler.is_compiling()
-    return not compiling and torch._C._functorch.maybe_current_level() is not None
+class HiddenHooks(OrderedDict[int, Any]):
+    """A module's table of forward hooks, some of which only calls of the module see.
+
+    Copies and pickles of the module, scripting and quantisation take the others alone. Calls read
+    the table by its items.
+    """
+
+    hidden: frozenset[int] = frozenset()
+
+    def shown(self) -> OrderedDict[int, Any]:
+        return OrderedDict((key, hook) for key, hook in self.items() if key not in self.hidden)
+
+    def values(self) -> Any:
+        return self.shown().values()
+
+    def copy(self) -> Any:
+        return self.shown()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OrderedDict[int, Any]:
+        return copy.deepcopy(self.shown(), memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.shown().__reduce_ex__(protocol)
+
+
+HookKind = Literal["forward", "forward_pre"]
+
+
+def _tables(kind: HookKind) -> tuple[str, str]:
+    return f"_{kind}_hooks", f"_{kind}_hooks_with_kwargs"
+
+
+def hide_hooks(modules: Iterable[nn.Module], kind: HookKind = "forward") -> None:
+    """Give modules tables that can hide hooks; those that are there stay in sight."""
+    replaced: dict[int, tuple[Any, HiddenHooks]] = {}
+    for module in modules:
+        for name in _tables(kind):
+            hooks = getattr(module, name)
+            if type(hooks) is not HiddenHooks:
+                hidden = HiddenHooks(hooks)
+                setattr(module, name, hidden)
+                if hooks:
+                    replaced[id(hooks)] = hooks, hidden
+    # The handles of hooks that are there remove them from the tables that they know.
+    for handle in gc.get_objects() if replaced else ():
+        if type(handle) is RemovableHandle:
+            handle.hooks_dict_ref = _moved(handle.hooks_dict_ref, replaced)
+            handle.extra_dict_ref = tuple(_moved(ref, replaced) for ref in handle.extra_dict_ref)
+
+
+def _moved(table: Any, replaced: Mapping[int, tuple[Any, HiddenHooks]]) -> Any:
+    """A weak reference to what replaced a table."""
+    found = replaced.get(id(table()))
+    return table if found is None else weakref.ref(found[1])
+
+
+def register_hidden_hook(
+    module: nn.Module, hook: Any, kind: HookKind = "forward"
+) -> RemovableHandle:
+    """Register a hook that nothing but calls of the module sees, after :func:`hide_hooks`."""
+    handle: RemovableHandle = getattr(module, f"register_{kind}_hook")(hook, with_kwargs=True)
+    for name in _tables(kind):
+        getattr(module, name).hidden |= {handle.id}
+    return handle
+
+
+_MODES = torch._C._TorchDispatchModeKey
+
+
+def is_recorded() -> bool:
+    """Whether this call is transformed, exported, traced or faked, and so no part of a training."""
+    # Tensors of such a call must not outlive it, and ours must not enter it.
+    if torch.compiler.is_exporting():
+        return True
+    return not torch.compiler.is_compiling() and (
+        torch._C._functorch.maybe_current_level() is not None
+        or torch._C._get_tracing_state() is not None
+        or any(
+            torch._C._get_dispatch_mode(mode) is not None
+            for mode in (_MODES.FAKE, _MODES.PROXY, _MODES.FUNCTIONAL)
+        )
+    )
 
 
 def is_fake(tensor: Tensor) -> bool:
     """Whether the tensor belongs to an export or a trace and so has no values."""
-    return detect_fake_mode(tensor) is not None
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(tensor, module.FakeTensor)
 
 
 def checkpoint_recomputes() -> bool:

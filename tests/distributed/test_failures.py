@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nysact import NysAct
-from nysact.engine.failures import RefreshFailures
 from nysact.engine.layer_group import LayerGroup
 
 from .training import SETTINGS, network, train, wrap
@@ -64,34 +63,17 @@ def test_the_others_get_an_error_within_the_timeout(number):
     assert seconds < PATIENCE / 2
 
 
-class Arrival:
-    """A table is there at once on the first process, and late on the second."""
-
-    def query(self):
-        return dist.get_rank() == 0
-
-    def synchronize(self):
-        pass
-
-
 def failing():
     """Give the step at which a factorisation that always fails ends the training."""
     model = wrap(network(), "ddp")
     optimizer = NysAct(model, max_failures=0, **SETTINGS)
 
-    def post(reports, failures, statistics):
-        whole_post(reports, failures, statistics)
-        reports._arrived = Arrival()
-
     def factorise(group, layers=slice(None)):
         factors, succeeded = whole_factorise(group, layers)
         return factors, torch.zeros_like(succeeded)
 
-    whole_factorise, whole_post = LayerGroup.factorise, RefreshFailures.post
-    with (
-        mock.patch.object(LayerGroup, "factorise", factorise),
-        mock.patch.object(RefreshFailures, "post", post),
-    ):
+    whole_factorise = LayerGroup.factorise
+    with mock.patch.object(LayerGroup, "factorise", factorise):
         for step in range(9):
             try:
                 train(model, optimizer, [step], sizes=[4, 4])
@@ -101,5 +83,4 @@ def failing():
 
 
 def test_processes_give_up_at_the_same_step(two):
-    window = SETTINGS["inv_interval"]
-    assert two(failing) == [(window, True)] * 2
+    assert two(failing) == [(0, True)] * 2

@@ -30,9 +30,10 @@ def test_work_is_divided_evenly_and_the_same_everywhere(processes):
 @pytest.mark.parametrize("processes", [1, 2, 3, 40])
 def test_each_layer_is_computed_by_one_rank(processes):
     counts, costs = [7, 1, 9], [2.0, 30.0, 1.0]
+    layers = [cost for cost, count in zip(costs, counts, strict=True) for _ in range(count)]
     owners = Counter()
     for index in range(processes):
-        for number, share in enumerate(rank_slices(costs, counts, index, processes)):
+        for number, share in enumerate(rank_slices(layers, counts, index, processes)):
             owners.update((number, layer) for layer in range(counts[number])[share])
     expected = {(number, layer) for number, count in enumerate(counts) for layer in range(count)}
     assert owners == dict.fromkeys(expected, 1)

@@ -24,7 +24,7 @@ def sent(how, share_refresh=False, **options):
         with Traffic() as traffic:
             optimizer.step()
         steps.append(traffic.numbers)
-    groups = len({id(layer.pending.batch) for layer in optimizer.layers.values()})
+    groups = len({id(layer.pending.window) for layer in optimizer.layers.values()})
     weights = weights_of(optimizer)
     paper = Network("paper", weights, SETTINGS["rank"], SETTINGS["cov_interval"], WINDOW)
     return steps, paper, groups

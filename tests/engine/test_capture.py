@@ -227,38 +227,6 @@ def test_a_model_may_be_cast_after_the_optimizer_was_built(when):
         assert all(value.isfinite().all() for value in state.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_statistics_of_a_half_precision_model_are_float32(dtype):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).to(dtype)
-    optimizer = plain(model, rank=3, momentum=0.9)
-    for seed in range(3):
-        optimizer.zero_grad()
-        model(randn(6, 8, seed=seed).to(dtype)).square().mean().backward()
-        optimizer.step()
-    for layer in (model[0], model[2]):
-        state = optimizer.state[layer.weight]
-        assert state["sketch"].dtype == state["basis"].dtype == torch.float32
-        assert state["momentum_buffer"].dtype == dtype
-        assert layer.weight.isfinite().all()
-    assert optimizer.inverse("0").dtype == torch.float32
-
-
-def test_autocast_changes_no_statistic_but_by_its_rounding_of_inputs():
-    inverses = []
-    for enabled in (False, True):
-        torch.manual_seed(0)
-        module = nn.Linear(8, 4)
-        optimizer = plain(module, rank=100)
-        inputs = randn(20, 8).float()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            module(inputs).sum().backward()
-        optimizer.step()
-        inverses.append(optimizer.inverse(""))
-    assert inverses[1].dtype == torch.float32
-    assert error(inverses[1], inverses[0]) < 1e-6
-
-
 def test_a_bias_may_be_frozen_and_unfrozen_later():
     module = nn.Linear(4, 2).double()
     optimizer = plain(module, rank=100)

@@ -120,7 +120,7 @@ def test_the_choice_depends_on_the_seed_and_the_step_alone():
 def test_auto_takes_fewer_images_where_an_image_has_many_positions(side, count):
     module = nn.Conv2d(2, 2, 3, padding=1).double()
     optimizer = exact(module, subsample="auto")
-    start = optimizer.layers[""].pending.batch.start
+    start = optimizer.layers[""].pending.window.start
     inputs = randn(65, 2, side, side)
     chosen = inputs[spread(65, count, start, inputs.device)]
     backward(module, inputs)
@@ -136,7 +136,7 @@ def test_auto_takes_fewer_images_where_an_image_has_many_positions(side, count):
 def test_auto_takes_enough_rows_of_a_dense_layer(shape, count):
     module = nn.Linear(shape[-1], 2).double()
     optimizer = exact(module, subsample="auto")
-    start = optimizer.layers[""].pending.batch.start
+    start = optimizer.layers[""].pending.window.start
     inputs = randn(*shape)
     chosen = inputs.flatten(0, -2)[spread(inputs[..., 0].numel(), count, start, inputs.device)]
     backward(module, inputs)

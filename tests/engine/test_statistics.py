@@ -196,22 +196,6 @@ def test_an_empty_batch_counts_for_nothing(shape):
     assert error(inverse_of(optimizer, module), expected) < 1e-12
 
 
-def test_statistics_of_a_skipped_step_are_dropped():
-    runs = []
-    for skip in (False, True):
-        model = two_layers()
-        optimizer = plain(model)
-        if skip:
-            model[1].eval()
-            model(images(50)).sum().backward()
-            model[1].train()
-            optimizer.zero_grad()
-        model(images(0)).sum().backward()
-        optimizer.step()
-        runs.append(state_of(optimizer))
-    assert same(*runs)
-
-
 def test_gradients_may_be_reset_between_forward_and_backward():
     module = nn.Linear(4, 2).double()
     optimizer = exact(module, stat_decay=0.0)

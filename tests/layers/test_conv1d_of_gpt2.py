@@ -1,8 +1,5 @@
 """GPT-2's Conv1D, a linear layer that stores its weight inputs first, known by its name alone."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -14,11 +11,6 @@ pytest.importorskip("transformers")
 from transformers.pytorch_utils import Conv1D
 
 OUT, IN = 6, 4
-
-
-def test_the_library_does_not_import_transformers():
-    script = "import sys, nysact; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("shape", [(4,), (9, 4), (3, 5, 4)])

@@ -65,7 +65,7 @@ def check(subject, dtype, rank, calls, stride):
     # memory (decay 0) they are that step's alone.
     step(subject, module, optimizer, dtype, calls, seed=0)
     probes = {w.name: optimizer.state[w.param]["basis"].clone() for w in weights}
-    start = next(iter(optimizer.layers.values())).pending.batch.start
+    start = next(iter(optimizer.layers.values())).pending.window.start
     inputs, gradients = step(subject, module, optimizer, dtype, calls, seed=100)
     preconditioned = {weight.name: weight.matrix(module) for weight in weights}
     inverses = {weight.name: optimizer.inverse(weight.name).double() for weight in weights}

@@ -275,24 +275,6 @@ def test_building_and_stepping_leave_the_global_random_state_alone(sketch):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@every_sketch
-def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned(sketch):
-    model = two_layers()
-    optimizer = plain(model, sketch=sketch)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = model(images()).square().mean()
-        loss.backward()
-        return loss
-
-    before = values(model)
-    loss = optimizer.step(closure)
-    assert loss.requires_grad
-    assert not torch.equal(values(model)["5.weight"], before["5.weight"])
-    assert optimizer.diagnostics()["5"]["refresh_age"] == 0
-
-
 def test_one_step_with_little_damping_solves_least_squares():
     inputs, solution = randn(200, 10), randn(1, 10, seed=1)
     module = nn.Linear(10, 1, bias=False).double()

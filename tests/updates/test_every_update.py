@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
-from torch.utils.checkpoint import checkpoint
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nysact import FOOF, KFAC, SKFAC, Eva, NysAct, NysAdamW, NysMuon
 
@@ -181,17 +180,6 @@ def test_an_unknown_update_is_refused():
 # --- options ---------------------------------------------------------------------------------
 
 
-def test_schedulers_reach_both_rates():
-    model = Network()
-    optimizer = NysMuon(model, lr=0.04, adamw_lr=0.002)
-    scheduler = CosineAnnealingLR(optimizer, T_max=4)
-    for _ in range(2):
-        run(model, optimizer, range(1))
-        scheduler.step()
-    rates = {group["update"]: group["lr"] for group in optimizer.param_groups}
-    assert rates == pytest.approx({"muon": 0.02, "adamw": 0.001})
-
-
 @pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
 @pair
 def test_every_scheduler_drives_every_group_as_it_drives_adamws(face, kind):
@@ -272,40 +260,6 @@ def test_clipping_acts_on_the_groups_of_sgd_alone():
 
 
 @pair
-def test_micro_batches_give_the_update_of_their_union(face):
-    whole, parts = (Network(torch.float64).eval() for _ in range(2))
-    # Of eight rows: at a higher rank some directions of the sketch would be rounding alone.
-    settings = {**SETTINGS, "rank": 4}
-    reference, optimizer = face(whole, **settings), face(parts, **settings)
-    for step in range(6):
-        inputs, targets = randn(8, 1, 8, 8, seed=step), torch.arange(8) % 3
-        for model, chosen, sizes in ((whole, reference, 8), (parts, optimizer, [3, 1, 4])):
-            chosen.zero_grad()
-            for x, y in zip(inputs.split(sizes), targets.split(sizes), strict=True):
-                (F.cross_entropy(model(x), y, reduction="sum") / 8).backward()
-            chosen.step()
-    for mine, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7)
-
-
-@pair
-def test_a_closure_does_what_the_lines_of_a_loop_do(face):
-    model, alone = Network(), Network()
-    optimizer, reference = face(model, **SETTINGS), face(alone, **SETTINGS)
-    for step in range(6):
-
-        def closure(step=step):
-            optimizer.zero_grad()
-            loss = loss_of(model, step)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    run(alone, reference, range(6))
-    assert same(optimizer, reference)
-
-
-@pair
 def test_a_scaler_skips_and_scales_without_a_trace(face):
     model, alone = Network(), Network()
     optimizer, reference = face(model, **SETTINGS), face(alone, **SETTINGS)
@@ -322,26 +276,6 @@ def test_a_scaler_skips_and_scales_without_a_trace(face):
         assert all(torch.equal(*each) for each in unmoved) == (step == 3)
     run(alone, reference, [0, 1, 2, 4, 5])
     assert optimizer.param_groups[0]["step"] == reference.param_groups[0]["step"] == 5
-
-
-@pair
-def test_checkpointed_activations_change_nothing(face):
-    class Checkpointed(Network):
-        def forward(self, inputs):
-            inner = checkpoint(self.convolution, inputs, use_reentrant=False)
-            inner = torch.tanh(checkpoint(self.grouped, inner, use_reentrant=False)).flatten(1)
-            return self.head(checkpoint(self.hidden, inner, use_reentrant=False))
-
-    class Plain(Network):
-        def forward(self, inputs):
-            inner = torch.tanh(self.grouped(self.convolution(inputs))).flatten(1)
-            return self.head(self.hidden(inner))
-
-    model, alone = Checkpointed(), Plain()
-    optimizer, reference = face(model, **SETTINGS), face(alone, **SETTINGS)
-    run(model, optimizer, range(6))
-    run(alone, reference, range(6))
-    assert same(optimizer, reference)
 
 
 @pytest.mark.parametrize("face", [NysMuon, pytest.param(NysAdamW, marks=pytest.mark.slow)])

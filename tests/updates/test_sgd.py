@@ -101,17 +101,3 @@ def test_each_parameter_keeps_the_rate_of_its_own_group():
     moved = joint @ optimizer.inverse("")
     assert error(before["weight"] - model.weight.detach(), 0.1 * moved[:, :-1]) < 1e-13
     assert error(before["bias"] - model.bias.detach(), 0.7 * moved[:, -1]) < 1e-13
-
-
-def test_a_schedulers_rate_is_followed():
-    ours, theirs = two_layers(), two_layers()
-    optimizer = plain(ours, momentum=0.9)
-    reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
-    pairs = [(ours, optimizer), (theirs, reference)]
-    schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=5) for _, o in pairs]
-    for step in range(5):
-        for (model, stepper), scheduler in zip(pairs, schedulers, strict=True):
-            set_gradients(model, step)
-            stepper.step()
-            scheduler.step()
-    assert same(values(ours), values(theirs))

@@ -32,12 +32,8 @@ def sharing_pays(costs: Sequence[float], sizes: Sequence[int], processes: int) -
 def rank_slices(
     costs: Sequence[float], counts: Sequence[int], index: int, processes: int
 ) -> list[slice]:
-    """Slice of each group of layers that one rank computes, given the cost of one layer of each."""
-    pieces = [cost for cost, count in zip(costs, counts, strict=True) for _ in range(count)]
-    ranks = iter(assign(pieces, processes))
-    slices = []
-    for count in counts:
-        # Layers of one group cost the same, so that each rank can take neighbours: one slice.
-        order = sorted(islice(ranks, count))
-        slices.append(slice(bisect_left(order, index), bisect_right(order, index)))
-    return slices
+    """The slice of each group of layers that one rank computes, given the cost of each layer."""
+    ranks = iter(assign(costs, processes))
+    # Layers of one group cost the same, so that each rank can take neighbours: one slice.
+    orders = [sorted(islice(ranks, count)) for count in counts]
+    return [slice(bisect_left(order, index), bisect_right(order, index)) for order in orders]

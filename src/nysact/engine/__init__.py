@@ -1,6 +1,5 @@
 """When statistics are captured and factors refreshed, and how gradients use them."""
 
-from nysact.engine.capture import CopiedHook as CopiedHook
 from nysact.engine.discovery import Discovery as Discovery
 from nysact.engine.discovery import clean_name as clean_name
 from nysact.engine.discovery import unwrap as unwrap

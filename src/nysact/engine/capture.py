@@ -1,8 +1,9 @@
 """The hooks on a model: which calls are captured, and which of their samples."""
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,15 +13,18 @@ from torch.profiler import record_function
 from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup
-from nysact.engine.sampling import sample
+from nysact.engine.sampling import reads_rows, sample
 from nysact.engine.statistics import CallQueue, CallStatistics, without_autocast
-from nysact.layers import Call, LayerAdapter, LinearMap
+from nysact.layers import Call, LayerAdapter
 from nysact.torch_private import (
     checkpoint_recomputes,
     disable_dynamo,
-    in_transform,
+    hide_hooks,
     is_data_parallel_replica,
+    is_fake,
+    is_recorded,
     own_parameters,
+    register_hidden_hook,
 )
 
 DATA_PARALLEL = (
@@ -37,24 +41,18 @@ class Capture:
         self.paused = False
         # Whether a pause could have hidden a call of the step from the hooks.
         self.was_paused = False
-        self._gradient_handles: list[Any] = []
-        handles: list[Any] = [
-            module.register_forward_hook(ForwardHook(layer, adapter), with_kwargs=True)
-            for module, layer, adapter in modules
-        ]
-        self.remove = weakref.finalize(self, _remove, handles, self._gradient_handles)
+        self.hooks = [ForwardHook(*each) for each in modules]
+        hide_hooks(module for hook in self.hooks if (module := hook.module()) is not None)
+        self.remove = weakref.finalize(self, _remove, self.hooks)
         self.remove.atexit = False
 
     def begin_step(self, groups: Sequence[LayerGroup]) -> None:
         """Capture the next forwards if the step they lead to takes statistics."""
-        _remove(self._gradient_handles)
         self.queue.drop()
         for group in groups:
-            if group.takes_statistics:
-                group.open()
-                self._watch_gradients(group.layers)
-            else:
-                group.close()
+            group.begin_step()
+        for hook in self.hooks if self.remove.alive else ():
+            hook.install()
         self.was_paused = False
         self.pause(groups, paused=self.paused)
 
@@ -64,25 +62,12 @@ class Capture:
         self.was_paused |= paused
         active = self.remove.alive and not paused
         for group in groups:
-            group.batch.capturing = group.takes_statistics and active
-
-    def _watch_gradients(self, layers: Iterable[Layer]) -> None:
-        """Hook the weights that get a gradient, in steps with statistics alone."""
-        for layer in layers if self.remove.alive else ():
-            if layer.weight.requires_grad:
-                before = partial(_before_accumulation, layer)
-                after = partial(_after_accumulation, layer)
-                self._gradient_handles += [
-                    layer.weight.register_hook(before),
-                    layer.weight.register_post_accumulate_grad_hook(after),
-                ]
+            group.window.capturing = group.window.is_open and active
 
 
-def _remove(*lists: list[Any]) -> None:
-    for handles in lists:
-        for handle in handles:
-            handle.remove()
-        handles.clear()
+def _remove(hooks: Iterable["ForwardHook"]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 @disable_dynamo
@@ -99,57 +84,86 @@ def _after_accumulation(layer: Layer, weight: Tensor) -> None:
         layer.pending.set_aside()
 
 
-class CopiedHook:
-    """What a :class:`ForwardHook` becomes in a copy or pickle of the model: it does nothing."""
-
-    def __call__(self, *args: Any) -> None: ...
-
-
 class ForwardHook:
     """Captures the calls of one module."""
 
-    def __init__(self, layer: Layer, adapter: LayerAdapter) -> None:
-        self._layer = layer
+    def __init__(self, module: nn.Module, layer: Layer, adapter: LayerAdapter) -> None:
+        self.module = weakref.ref(module)
+        self.layer = layer
         self._adapter = adapter
+        self._handle: Any = None
+        self._number = next(_numbers)
+        self._marker = torch.empty(0, device="cpu")
+        _hooks[self._number] = self
 
-    def __reduce__(self) -> tuple[type[CopiedHook], tuple[()]]:
-        return CopiedHook, ()
+    def is_current(self) -> bool:
+        """Whether the module still has its weight: pruning and parametrisations move it."""
+        module = self.module()
+        return module is None or self._adapter.weight_name in own_parameters(module)
+
+    def install(self) -> None:
+        """Hook the module, and in steps with statistics its weight if that gets a gradient."""
+        module, layer = self.module(), self.layer
+        if self._handle is None and module is not None:
+            self._handle = register_hidden_hook(module, self)
+        if (
+            layer.pending.window.is_open
+            and layer.weight.requires_grad
+            and not layer.pending.handles
+        ):
+            before, after = (
+                partial(_before_accumulation, layer),
+                partial(_after_accumulation, layer),
+            )
+            layer.pending.handles = [
+                layer.weight.register_hook(before),
+                layer.weight.register_post_accumulate_grad_hook(after),
+            ]
+
+    def remove(self) -> None:
+        """Unhook the module and its weight."""
+        self.layer.pending.unhook()
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def __call__(
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> None:
         """Capture one call; other hooks have replaced its inputs by now, if any do."""
-        batch, call = self._layer.pending.batch, Call(args, kwargs)
-        if not (batch.capturing and torch.is_grad_enabled()) or in_transform():
+        window, call = self.layer.pending.window, Call(args, kwargs)
+        if not (window.capturing and torch.is_grad_enabled()) or is_recorded():
             return
         if not torch.compiler.is_compiling():
             with record_function("nysact.capture"):
                 self._record(module, call, output)
-        elif batch.curvature.observes_outputs or not self._adapter.traceable:
+        elif window.curvature.observes_outputs or not self._compiles(call):
             self._record_outside_graph(module, call, output)
         else:
-            self._trace(module, call)
+            with torch.no_grad():
+                inputs = self._inputs(module, call)
+                inputs = [each.detach() for each in inputs]
+                torch.ops.nysact.capture(inputs, self._number, self._marker)
 
     @torch.no_grad()
     def _record(self, module: nn.Module, call: Call, output: Any) -> None:
         """Capture a call in its autograd graph: it counts once a backward reaches its output."""
         if is_data_parallel_replica(module):
             raise TypeError(DATA_PARALLEL)
-        weight, pending = self._layer.weight, self._layer.pending
-        pending.was_called = True
+        weight, pending = self.layer.weight, self.layer.pending
         outputs = list(_tensors(output))
-        differentiable = [tensor for tensor in outputs if tensor.requires_grad]
-        counts = bool(differentiable) or not outputs
-        if not (counts and weight.requires_grad) or checkpoint_recomputes():
+        if any(is_fake(tensor) for tensor in outputs):
             return
-        if self._layer.is_sharded and pending.has_gradient and weight.grad is None:
+        pending.was_called = True
+        differentiable = [tensor for tensor in outputs if tensor.requires_grad]
+        if (outputs and not differentiable) or checkpoint_recomputes() or not self.is_current():
+            return
+        if self.layer.is_sharded and pending.has_gradient and weight.grad is None:
             # fully_shard calls no hook before it accumulates: a reset shows here at the earliest.
             pending.discard()
-        inputs = self._inputs(module, call)
-        if not inputs:
+        statistics = self._measure(module, call, self._inputs(module, call))
+        if statistics is None:
             return
-        statistics = CallStatistics(pending.batch, pending.index, pending.samples, len(inputs[0]))
-        self._sample_and_measure(statistics, module, call, inputs)
         for tensor in differentiable:
             tensor.register_hook(partial(self._arrive, module, statistics))
         if not outputs:
@@ -157,75 +171,92 @@ class ForwardHook:
 
     _record_outside_graph = disable_dynamo(_record)
 
+    def _compiles(self, call: Call) -> bool:
+        """Whether the inputs alone say how a call multiplies by the weight."""
+        alone = reads_rows(self._adapter) or len(call.args) + len(call.kwargs) == 1
+        return self._adapter.traceable and alone
+
+    def record_compiled(self, inputs: Sequence[Tensor]) -> None:
+        """Capture a call of a compiled graph: it counts once a backward reaches the weight."""
+        module, pending = self.module(), self.layer.pending
+        pending.was_called = True
+        if module is None or checkpoint_recomputes() or not self.is_current():
+            return
+        statistics = self._measure(module, Call(inputs, {}), inputs)
+        if statistics:
+            pending.capture_unhooked(statistics)
+
     def _arrive(self, module: nn.Module, statistics: CallStatistics, gradient: Tensor) -> None:
         """A backward pass reached the output of a call."""
-        pending = self._layer.pending
+        pending = self.layer.pending
         with record_function("nysact.capture"):
-            if pending.arrive(statistics) and pending.batch.curvature.observes_outputs:
+            if pending.arrive(statistics) and pending.window.curvature.observes_outputs:
                 rows = self._adapter.output_rows(module, gradient)
-                statistics.measure_outputs(rows.to(pending.batch.rows.dtype))
-
-    @torch.no_grad()
-    def _trace(self, module: nn.Module, call: Call) -> None:
-        """Capture a call in a compiled graph: it counts once a backward pass reaches the weight."""
-        pending = self._layer.pending
-        pending.was_called = True
-        if not self._layer.weight.requires_grad:
-            return
-        inputs = self._inputs(module, call)
-        if not inputs or inputs[0].shape[0] == 0:
-            return
-        chosen, scale = self._sample(module, inputs, pending.batch.start_traced())
-        linear_map = self._linear_map(module, call, chosen)
-        pending.batch.add_traced(pending.index, linear_map, scale)
-        pending.traced = True
+                statistics.measure_outputs(rows.to(pending.window.dtype))
 
     def _inputs(self, module: nn.Module, call: Call) -> Sequence[Tensor]:
-        """The local part of what a call multiplies by the weight; none without values."""
-        layer, batch = self._layer, self._layer.pending.batch
+        """The local part of what a call multiplies by the weight."""
+        layer = self.layer
         given = self._adapter.inputs(module, call)
         weight = own_parameters(module)[self._adapter.weight_name]
         check_inputs(layer.name, given, weight, layer.ranks)
-        inputs = tuple(local(tensor) for tensor in given)
-        if any(tensor.is_nested or tensor.is_meta for tensor in inputs):
-            return ()
-        if inputs:
-            # Weights that are offloaded stay on the CPU, and their statistics with them.
-            offloaded = layer.weight.device.type == "cpu" != inputs[0].device.type
-            batch.follow(
-                batch.rows.device if offloaded else inputs[0].device, layer.statistic_dtype
-            )
-        return inputs
+        return [local(tensor) for tensor in given]
 
-    def _sample_and_measure(
-        self, statistics: CallStatistics, module: nn.Module, call: Call, inputs: Sequence[Tensor]
-    ) -> None:
+    def _measure(
+        self, module: nn.Module, call: Call, inputs: Sequence[Tensor]
+    ) -> CallStatistics | None:
         """Queue the sampled inputs of a call, or measure them at once if they are large."""
-        pending, batch = self._layer.pending, self._layer.pending.batch
+        layer, pending = self.layer, self.layer.pending
+        without_values = any(tensor.is_nested or tensor.is_meta for tensor in inputs)
+        if not (inputs and layer.weight.requires_grad) or without_values:
+            return None
+        window, device = pending.window, inputs[0].device
+        # Weights that are offloaded stay on the CPU, and their statistics with them.
+        offloaded = layer.weight.device.type == "cpu" != device.type
+        window.follow(window.device if offloaded else device, layer.statistic_dtype)
+        statistics = pending.capture(len(inputs[0]))
+        if pending.is_idle(layer.weight._version):
+            self.remove()
+            return None
         if statistics.samples == 0:
-            return
-        chosen, scale = self._sample(module, inputs, batch.start)
-        pending.samples += statistics.samples
-        size = sum(tensor.numel() for tensor in chosen) * batch.rows.dtype.itemsize
-        waits = size <= batch.queue.LIMIT
+            return statistics
+        stride = layer.group["subsample"]
+        chosen, scale = sample(self._adapter, module, inputs, stride, window.start)
+        size = sum(tensor.numel() for tensor in chosen) * window.dtype.itemsize
+        waits = size <= window.queue.LIMIT
         # What waits may be overwritten, unless it is a copy already.
         copy = waits and chosen[0] is inputs[0]
-        statistics.wait(self._linear_map(module, call, chosen, copy=copy), scale)
-        batch.queue.add(statistics, size) if waits else statistics.measure()
+        with without_autocast(device.type):
+            rows = [each.detach().to(window.device, window.dtype, copy=copy) for each in chosen]
+            linear_map = self._adapter.linear_map(module, call, rows, bias=window.bias)
+        statistics.wait(linear_map, scale)
+        window.queue.add(statistics, size) if waits else statistics.measure()
+        return statistics
 
-    def _sample(
-        self, module: nn.Module, inputs: Sequence[Tensor], start: int | Tensor
-    ) -> tuple[Sequence[Tensor], float]:
-        return sample(self._adapter, module, inputs, self._layer.group["subsample"], start)
 
-    def _linear_map(
-        self, module: nn.Module, call: Call, chosen: Sequence[Tensor], *, copy: bool = False
-    ) -> LinearMap:
-        """The linear map that the chosen inputs induce, in the dtype of the statistics."""
-        batch, like = self._layer.pending.batch, self._layer.pending.batch.rows
-        with without_autocast(chosen[0].device.type):
-            rows = [tensor.detach().to(like.device, like.dtype, copy=copy) for tensor in chosen]
-            return self._adapter.linear_map(module, call, rows, bias=batch.bias)
+# Compiled graphs hold the number of a hook.
+_hooks: MutableMapping[int, ForwardHook] = weakref.WeakValueDictionary()
+_numbers = count()
+
+
+# One opaque operator, which compilers neither trace nor drop, for the marker that it is said to
+# change. In contrast to torch.library.custom_op nothing checks whether it was changed, which
+# activation checkpointing would refuse.
+_library = torch.library.Library("nysact", "DEF")
+_library.define("capture(Tensor[] inputs, int hook, Tensor(a!) marker) -> ()")
+
+
+@torch.library.impl(_library, "capture", "CompositeExplicitAutograd")
+def _capture_compiled(inputs: list[Tensor], hook: int, marker: Tensor) -> None:
+    """Capture a call of a compiled graph."""
+    if hook in _hooks:
+        _hooks[hook].record_compiled(inputs)
+
+
+def _capture_fake(inputs: list[Tensor], hook: int, marker: Tensor) -> None: ...
+
+
+torch.library.register_fake("nysact::capture", _capture_fake, lib=_library)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

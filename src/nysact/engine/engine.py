@@ -1,8 +1,8 @@
 """The steps of an optimizer before its update: capture, reduce, refresh, apply."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from itertools import repeat
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from nysact.engine.capture import Capture
 from nysact.engine.discovery import Discovery
 from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup, group_key
-from nysact.engine.sharing import compute_and_exchange, pays
+from nysact.engine.sharing import shared_factors
 from nysact.engine.statistics import without_autocast
 
 Due = Mapping[LayerGroup, list[bool]]
@@ -69,7 +69,7 @@ class Engine:
         if all(group.fits() for group in self._groups):
             return
         for group in self._groups:
-            group.failures.report(wait=bool(self.processes))
+            group.failures.report()
         kept = {layer for group in self._groups if group.keeps_state for layer in group.layers}
         self.load({layer.weight: self._group_of[layer].snapshot(layer) for layer in kept})
 
@@ -79,47 +79,38 @@ class Engine:
         if together:
             self._agree()
         for group in self._groups:
+            capturing = group.window.capturing
             # Which steps reduce depends on their number alone: it is the same on all ranks.
-            if not (group.takes_statistics if together else group.batch.capturing):
+            if not (group.takes_statistics if together else capturing):
                 continue
-            capturing = group.batch.capturing
             if capturing:
                 group.adopt()
             flags = group.due()
-            # By then the report has long arrived, and all ranks read it at the same step.
-            group.failures.report(wait=together and any(flags))
-            group.commit() if capturing else group.running.decay()
             if any(flags):
+                group.failures.report()
                 due[group] = flags
+            group.commit() if capturing else group.running.decay()
         self._warn_of_bypassed()
         return due
 
-    def _reduce(self, due: Iterable[LayerGroup]) -> None:
+    def _reduce(self, groups: Collection[LayerGroup]) -> None:
         """Sum the statistics of all ranks."""
-        groups = list(due)
         if not (self.processes and groups):
             return
         rank, ranks = self.processes.index, self.processes.count
-        self.processes.sum(
-            [
-                term
-                for group in groups
-                for term in group.running.contribution(rank, ranks, present=group.batch.capturing)
-            ]
-        )
+        terms = [
+            group.running.contribution(rank, ranks, present=group.window.capturing)
+            for group in groups
+        ]
+        self.processes.sum(list(chain.from_iterable(terms)))
         for group in groups:
             group.running.accept_reduction()
 
     def _refresh(self, due: Due) -> None:
         """Compute new factors, here or divided between the ranks."""
-        groups, shared = list(due), self._share_refresh
-        if not (self.processes and groups):
-            shared = False
-        elif shared is None:
-            shared = pays(groups, self.processes)
-        computed = compute_and_exchange(groups, self.processes) if shared else repeat(None)
-        for group, factors in zip(groups, computed, strict=False):
-            group.refresh(due[group], factors)
+        computed = shared_factors(list(due), self.processes, self._share_refresh)
+        for (group, flags), factors in zip(due.items(), computed, strict=True):
+            group.refresh(flags, factors)
 
     # --- several processes -------------------------------------------------------------------
 
@@ -148,7 +139,7 @@ class Engine:
     def discard(self) -> None:
         """Drop the statistics of the gradients that are about to be reset."""
         for layer in self.distinct:
-            if layer.pending.batch.is_open:
+            if layer.pending.window.is_open:
                 layer.pending.discard()
 
     def pause(self, *, paused: bool) -> None:
@@ -171,7 +162,7 @@ class Engine:
         found = [
             layer
             for layer in self.distinct
-            if layer.pending.batch.capturing
+            if layer.pending.window.capturing
             and layer.pending.has_gradient
             and not (layer.pending.was_called or layer in self._bypassed)
         ]

@@ -11,18 +11,11 @@ from nysact.curvature import Tensors
 
 
 class RefreshFailures:
-    """A small table that the device computes, read by the host once it has arrived.
+    """A small table that the device computes, and that the host reads at the next refresh."""
 
-    Several ranks act on tables of their own at the same step, but each table arrives at its own
-    time: with ``together`` it is read only where the reader waits for it.
-    """
-
-    def __init__(
-        self, names: Sequence[str], options: Mapping[str, Any], *, together: bool = False
-    ) -> None:
+    def __init__(self, names: Sequence[str], options: Mapping[str, Any]) -> None:
         self._names = names
         self._options = options
-        self._together = together
         self._table: tuple[Sequence[str], Tensor] | None = None  # names of statistics, and numbers
         self._arrived: torch.Event | None = None
 
@@ -31,24 +24,22 @@ class RefreshFailures:
         ends = [end for value in statistics.values() for end in value.flatten(1).aminmax(dim=1)]
         numbers = torch.stack([failures.to(ends[0].dtype), *ends], dim=1)
         self._table = list(statistics), numbers.to("cpu", non_blocking=True)
-        self._arrived = None
         if numbers.device.type != "cpu":
             self._arrived = torch.Event(numbers.device)
             self._arrived.record(torch.accelerator.current_stream(numbers.device))
+        else:
+            self.report()
 
-    def report(self, *, wait: bool = False) -> None:
-        """Warn once of each failure that has arrived; raise beyond ``max_failures`` in a row."""
+    def report(self) -> None:
+        """Warn once of each failure; raise beyond ``max_failures`` in a row."""
         if self._table is None:
             return
         if self._arrived is not None:
-            if wait:
-                self._arrived.synchronize()
-            elif self._together or not self._arrived.query():
-                return
+            self._arrived.synchronize()
         (statistics, numbers), self._table, self._arrived = self._table, None, None
         for name, (count, *ends) in zip(self._names, numbers.tolist(), strict=True):
-            ranges = zip(ends[::2], ends[1::2], strict=True)
             if count:
+                ranges = zip(ends[::2], ends[1::2], strict=True)
                 self._report(name, int(count), dict(zip(statistics, ranges, strict=True)))
 
     def _report(self, name: str, count: int, ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -12,9 +12,9 @@ from nysact.distributed import local, local_gradient, placement_of
 from nysact.engine.factors import NEVER, Factors
 from nysact.engine.failures import RefreshFailures
 from nysact.engine.layer import Layer
-from nysact.engine.pending import PendingStatistics
+from nysact.engine.pending import PendingStatistics, Window
 from nysact.engine.sampling import start_of
-from nysact.engine.statistics import BatchStatistics, CallQueue, RunningStatistics
+from nysact.engine.statistics import ROWS, CallQueue, RunningStatistics
 
 # Elements of the gradients that are multiplied together. A GPU wants few and large calls; on a CPU
 # gradients that exceed its cache are multiplied layer by layer, without a copy.
@@ -55,17 +55,17 @@ class LayerGroup:
         self.shape = Shape(geometry.groups, dim, rank, geometry.out_features)
         self.dtype = first.statistic_dtype
         self.curvature = curvature
-        self.batch = BatchStatistics(curvature, queue, self.follow, bias=self.has_bias)
+        self.window = Window(curvature, queue, self.has_bias, self.follow)
         sizes = (self.shape, len(layers), self.dtype)
         self.running = RunningStatistics(self.options, curvature, *sizes, reduced=reduced)
         self.factors = Factors(names, self.options, curvature, self.shape, self.dtype)
-        self.failures = RefreshFailures(names, self.options, together=reduced)
+        self.failures = RefreshFailures(names, self.options)
         self._reduced = reduced
         self._attempted = [False] * len(layers)
         self._window: int | None = None
         for index, layer in enumerate(layers):
             called = hasattr(layer, "pending") and layer.pending.was_called
-            layer.pending = PendingStatistics(self.batch, index, was_called=called)
+            layer.pending = PendingStatistics(self.window, index, was_called=called)
         device = first.weight.device
         self.to(torch.device("cpu") if device.type == "meta" else device, self.dtype)
 
@@ -76,7 +76,7 @@ class LayerGroup:
 
     def snapshot(self, layer: Layer) -> Tensors:
         """A layer's slices of the state, with what was not reduced yet, for :meth:`load`."""
-        return {**self.state(layer), **self.running.snapshot(layer.pending.index)}
+        return {**self.state(layer), **self.running.own_of(layer.pending.index)}
 
     def load(self, layer: Layer, state: Mapping[str, Tensor]) -> None:
         """Take over a layer's state, as :meth:`state` or :meth:`snapshot` gave it."""
@@ -106,8 +106,9 @@ class LayerGroup:
         return structure_of(self.options)[:3] == self.structure[:3]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.batch.generation += 1
+        self.dtype = self.window.dtype = dtype
+        self.window.device = device
+        self.window.generation += 1
         self.running.to(device, dtype)
         self.factors.to(device, dtype)
         # All that a resumed run needs, by the names used in ``optimizer.state``.
@@ -120,7 +121,7 @@ class LayerGroup:
     def follow(self, device: torch.device, dtype: torch.dtype) -> None:
         """Follow a model that was moved or cast since the last step."""
         if self.device != device or self.dtype != dtype:
-            self.batch.queue.flush()
+            self.window.queue.flush()
             self.to(device, dtype)
             self.open()
 
@@ -130,6 +131,13 @@ class LayerGroup:
     def takes_statistics(self) -> bool:
         return int(self.options["step"]) % int(self.options["cov_interval"]) == 0
 
+    def begin_step(self) -> None:
+        """Open or close the group for captures."""
+        if self.takes_statistics:
+            self.open()
+        else:
+            self.close()
+
     def open(self) -> None:
         """Start the statistics of a step from zero, with the window's probes."""
         window = -(-int(self.options["step"]) // int(self.options["inv_interval"]))
@@ -137,18 +145,21 @@ class LayerGroup:
             # An interval changed within a window: the new probes need a new average.
             self.running.clear()
         if self._window != window:
-            self.batch.generation += 1
+            self.window.generation += 1
         self._window = window
         count = int(self.options["step"]) // int(self.options["cov_interval"])
         start = start_of(self.factors.seed_of("samples", 0), count)
-        self.batch.open(self.running, self.factors.probes(window), start)
-        for layer in self.layers:
-            layer.pending.begin_step()
+        self.window.probes, self.window.start = self.factors.probes(window), start
+        self._restart(is_open=True)
 
     def close(self) -> None:
-        if not self.batch.is_open:
-            return
-        self.batch.close()
+        """Release what only a step with statistics needs."""
+        if self.window.is_open:
+            self.window.probes = torch.empty(0)
+            self._restart(is_open=False)
+
+    def _restart(self, *, is_open: bool) -> None:
+        self.window.is_open = is_open
         for layer in self.layers:
             layer.pending.begin_step()
 
@@ -162,7 +173,22 @@ class LayerGroup:
 
     def commit(self) -> None:
         """Add the step's statistics to the running ones; values that aren't finite are left out."""
-        self.running.add(*self.batch.total())
+        pending, none = [layer.pending for layer in self.layers], [0.0] * self.shape.groups
+        # With one of two sides alone a layer has no data.
+        sides = 1 + self.curvature.observes_outputs
+        rows = [each.rows if len(each.sums) >= sides else none for each in pending]
+        counts = [[*row, each.samples] for row, each in zip(rows, pending, strict=True)]
+        sums: Tensors = {}
+        for name, total in self.running.tensors.items():
+            empty = torch.zeros_like(total[0])
+            sums[name] = torch.stack([each.sums.get(name, empty) for each in pending])
+        on_host = torch.tensor(counts, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        on_device = on_host.to(self.device, non_blocking=True)
+        sums[ROWS], samples = on_device[:, :-1], on_device[:, -1:]
+        totals, usable = self.curvature.totals(sums, samples), sums[ROWS] > 0
+        for total in totals.values():
+            usable &= total.isfinite().flatten(2).all(-1) if total.ndim > 2 else total.isfinite()
+        self.running.add(totals, usable)
 
     # --- factors -----------------------------------------------------------------------------
 
@@ -181,7 +207,7 @@ class LayerGroup:
         """Which layers take new factors: all once a window, others at their first data."""
         whole = self.options["step"] % self.options["inv_interval"] == 0
         # With several ranks, only this one knows of its first data.
-        alone = self.batch.capturing and not self._reduced
+        alone = self.window.capturing and not self._reduced
         return [
             whole or (alone and layer.pending.has_calls and not attempted)
             for layer, attempted in zip(self.layers, self._attempted, strict=True)
@@ -190,7 +216,7 @@ class LayerGroup:
     def factorise(self, layers: slice = slice(None)) -> tuple[Tensors, Tensor]:
         """Compute factors from the statistics, and (layers, groups): which can be used."""
         means = {name: value[layers] for name, value in self.running.means().items()}
-        return self.curvature.refresh(means, self.batch.probes[layers])
+        return self.curvature.refresh(means, self.window.probes[layers])
 
     def refresh(self, due: Sequence[bool], computed: tuple[Tensors, Tensor] | None = None) -> None:
         """Take new or ``computed`` factors; a layer whose factorisation fails keeps its own."""
@@ -199,11 +225,10 @@ class LayerGroup:
         tried = [d and layer.pending.has_calls for d, layer in zip(due, self.layers, strict=True)]
         had_data = wanted if self._reduced else self._mask(tried)
         failed = self.factors.replace(new, usable, wanted, had_data, self.options["step"])
-        self.batch.generation += 1
+        self.window.generation += 1
         self._attempted = [a or t for a, t in zip(self._attempted, tried, strict=True)]
         if self.device.type != "cpu" or bool(failed.any()):
             self.failures.post(self.factors.failures * failed, self.running.means())
-        self.failures.report()
         if self.curvature.restarts(self.shape):
             carried = self.curvature.carried(self.factors.current, self.running.rows)
             self.running.restart(failed if carried else wanted)

@@ -24,17 +24,22 @@ def start_of(seed: int, step: int) -> int:
     return (seed + step * _PLASTIC) % STARTS
 
 
+def reads_rows(adapter: LayerAdapter) -> bool:
+    """Whether the rows of a layer's linear map are its inputs themselves, as in a dense layer."""
+    return type(adapter).linear_map is LayerAdapter.linear_map
+
+
 def sample(
     adapter: LayerAdapter,
     module: nn.Module,
     inputs: Sequence[Tensor],
     subsample: int | Literal["auto"],
-    start: int | Tensor,
+    start: int,
 ) -> tuple[Sequence[Tensor], float]:
     """The sampled inputs of a call, and how many samples each of them stands for."""
     if subsample != "auto":
         stride = subsample
-    elif type(adapter).linear_map is LayerAdapter.linear_map:
+    elif reads_rows(adapter):
         return _sample_rows(inputs, start)
     else:
         positions = adapter.positions(module, inputs)
@@ -44,7 +49,7 @@ def sample(
     return [_choose(tensor, count, start) for tensor in inputs], total / count
 
 
-def _sample_rows(inputs: Sequence[Tensor], start: int | Tensor) -> tuple[Sequence[Tensor], float]:
+def _sample_rows(inputs: Sequence[Tensor], start: int) -> tuple[Sequence[Tensor], float]:
     """Rows of a dense layer's inputs, whichever of their dimensions count samples."""
     totals = [tensor.shape[:-1].numel() for tensor in inputs]
     least = max(_LEAST_ROWS, _ROWS_PER_INPUT * inputs[0].shape[-1])
@@ -61,23 +66,19 @@ def _to_rows(inputs: Tensor) -> Tensor:
     return inputs.permute(*order, -1).flatten(0, -2)
 
 
-def _choose(inputs: Tensor, count: int, start: int | Tensor) -> Tensor:
+def _choose(inputs: Tensor, count: int, start: int) -> Tensor:
     """Copy ``count`` entries of the first dimension, or return all if there are no more."""
     total = inputs.shape[0]
     if count == total:
         return inputs
-    index = spread if isinstance(start, Tensor) else _cached_spread
-    return inputs.index_select(0, index(total, count, start, inputs.device))
+    return inputs.index_select(0, spread(total, count, start, inputs.device))
 
 
-def spread(total: int, count: int, start: int | Tensor, device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)  # layers that see equally many samples in a step share the indices
+def spread(total: int, count: int, start: int, device: torch.device) -> Tensor:
     """One index from each of ``count`` equal parts of ``range(total)``."""
     # Over all starts each index is chosen equally often. The place within a part differs from part
     # to part, so that data of any period, such as the frames of clips, are read evenly.
     part = torch.arange(count, device=device)
     place = (part * _GOLDEN + start) % STARTS
     return (part * STARTS + place) * total // (count * STARTS)
-
-
-# Layers that see equally many samples in one step share the indices.
-_cached_spread = lru_cache(maxsize=64)(spread)

@@ -12,18 +12,19 @@ from nysact.engine.layer_group import LayerGroup
 Computed = tuple[Tensors, Tensor]
 
 
-def pays(groups: Sequence[LayerGroup], processes: Processes) -> bool:
-    """Whether sharding the refresh is faster than repeating it on every rank."""
-    costs = [group.cost for group in groups for _ in group.layers]
-    sizes = [group.exchanged for group in groups for _ in group.layers]
-    return sharing_pays(costs, sizes, processes.count)
-
-
-def compute_and_exchange(groups: Sequence[LayerGroup], processes: Processes) -> list[Computed]:
-    """Factors of all layers and which can be used, each computed on one rank."""
-    # The rank that computed a factor takes the exchanged one too: all have the same bits.
-    costs, counts = [group.cost for group in groups], [len(group.layers) for group in groups]
+def shared_factors(
+    groups: Sequence[LayerGroup], processes: Processes, wanted: bool | None
+) -> Sequence[Computed | None]:
+    """Factors of the groups, each layer's from one rank; None where each rank computes all."""
+    layers = [group for group in groups for _ in group.layers]
+    costs, sizes = [group.cost for group in layers], [group.exchanged for group in layers]
+    if wanted is None:
+        wanted = sharing_pays(costs, sizes, processes.count)
+    if not (processes and groups and wanted):
+        return [None] * len(groups)
+    counts = [len(group.layers) for group in groups]
     slices = rank_slices(costs, counts, processes.index, processes.count)
+    # The rank that computed a factor takes the exchanged one too: all have the same bits.
     computed = [_compute(group, part) for group, part in zip(groups, slices, strict=True)]
     # The other ranks have zeros in these slices: the sum is what was computed.
     processes.sum([term for factors, usable in computed for term in (*factors.values(), usable)])

@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from nysact.distributed import find_processes, processes_pending
-from nysact.engine import CopiedHook
-from nysact.torch_private import disable_dynamo
+from nysact.torch_private import disable_dynamo, hide_hooks, register_hidden_hook
 
 
 class ProcessSearch:
@@ -18,7 +17,8 @@ class ProcessSearch:
         self._model = weakref.ref(model)
         self._found = weakref.WeakMethod(found)
         hook = SearchHook(weakref.WeakMethod(self.look))
-        handles = [module.register_forward_pre_hook(hook) for module in model.modules()]
+        hide_hooks(model.modules(), "forward_pre")
+        handles = [register_hidden_hook(each, hook, "forward_pre") for each in model.modules()]
         self._remove = weakref.finalize(self, _remove, handles)
         self._remove.atexit = False
 
@@ -47,9 +47,6 @@ class SearchHook:
 
     def __init__(self, look: weakref.WeakMethod[Callable[[], None]]) -> None:
         self._look = look
-
-    def __reduce__(self) -> tuple[type[CopiedHook], tuple[()]]:
-        return CopiedHook, ()
 
     @disable_dynamo
     def __call__(self, *_: Any) -> None:

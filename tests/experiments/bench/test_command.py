@@ -112,7 +112,9 @@ def test_several_models_in_bf16(tmp_path):
     quick = ("--cov-interval", 1, "--inv-interval", 1, "--warm-up", 3, "--cycles", 1)
     where = ("--json", tmp_path / "x.json", "--device", "cpu", "--precision", "bf16")
     models = ("digits", "lenet5", "--batch-size", 2, "--clock", "cpu", "--channels-last")
-    result = nysact("bench", *models, "--no-memory", *quick, *where, "--optimizers", "nysact")
+    result = nysact(
+        "bench", *models, "--no-split", "--no-memory", *quick, *where, "--optimizers", "nysact"
+    )
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "x.json").read_text())
     assert [of["model"] for of in data["models"]] == ["digits", "lenet5"]
@@ -155,19 +157,26 @@ def test_unknown_model_names_the_nearest():
 
 
 def growth(folder, *more: object):
-    sizes = ("--dims", 8, "--dims", 16, "--ranks", 2, "--ranks", 4)
+    sizes = ("--dims", 64, "--dims", 128, "--ranks", 2, "--ranks", 4)
     size = (*sizes, "--rank", 4, "--dim", 16, "--rows", 5)
     return nysact("growth", *size, "--outputs", 3, "--device", "cpu", "--output", folder, *more)
 
 
-def test_growth_writes_tables_data_and_pictures(tmp_path):
-    result = growth(tmp_path)
+def test_growth_writes_tables_data_and_pictures_and_goes_on_where_one_stops(tmp_path):
+    # Dense matrices of 128 x 128 are beyond the bound: FOOF and the released code stop at 64.
+    result = growth(tmp_path, "--most-gib", 5 * 4 * 64 * 64 / 2**30)
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "growth.json").read_text())
     assert set(data) == {"settings", "environment", "by_dim", "by_rank", "stops"}
-    assert len(data["by_dim"]) == 6
-    assert len(data["by_rank"]) == 5
-    assert data["stops"] == []
+    largest = {of["optimizer"]: of["dim"] for of in data["by_dim"]}
+    assert largest == {"nysact": 128, "foof": 64, "released-columns": 64}
+    assert [(of["optimizer"], of["rank"]) for of in data["by_rank"]] == [
+        *(("nysact", 2), ("nysact", 4), ("foof", 2)),
+        *(("released-columns", 2), ("released-columns", 4)),
+    ]
+    assert len(data["stops"]) == 2
+    assert data["stops"][0].startswith("FOOF stops at d = 64: a step at 128 could take")
+    assert all(stop in result.output.replace("\n", " ") for stop in data["stops"])
     assert (tmp_path / "growth.md").read_text() in result.output
     for name in ("growth-dim", "growth-rank"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -175,8 +184,8 @@ def test_growth_writes_tables_data_and_pictures(tmp_path):
 
 
 BAD_GROWTH = {
-    "numbers": (("--dims", "8,x"), "'8,x' is not a valid int"),
-    "rank": (("--rank", 8), "--rank 8: expected less than the smallest of --dims, 8"),
+    "numbers": (("--dims", "8,x"), "Invalid value for '--dims'"),
+    "rank": (("--rank", 64), "--rank 64: expected less than the smallest of --dims, 64"),
     "dim": (("--dim", 4), "--dim 4: expected more than the largest of --ranks, 4"),
 }
 

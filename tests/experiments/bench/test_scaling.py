@@ -5,23 +5,22 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from nysact.experiments.bench.candidate import candidate
 from nysact.experiments.bench.options import ScalingOptions
+from nysact.experiments.bench.profiled import memory_of_parts
 from nysact.experiments.bench.scaling import (
+    PARTS,
     Point,
     Scaling,
     draw,
     exponent,
-    measure_point,
-    measure_scaling,
     tables,
     too_much,
 )
+from nysact.experiments.bench.workload import Workload
 from nysact.experiments.report.style import save, styles
 
 from .subjects import CPU
-
-SMALL = {"dims": [64, 128], "ranks": [2, 4], "rank": 4, "dim": 32, "rows": 5, "outputs": 3}
-OPTIONS = ScalingOptions(**SMALL)
 
 
 def point(optimizer="nysact", dim=64, rank=10, seconds=1.0, memory=100.0, state=50) -> Point:
@@ -54,45 +53,27 @@ def test_a_next_size_out_of_bounds_is_foretold_by_a_dense_matrixs_growth():
     assert "GiB" in too_much(point(seconds=0.1, memory=101), 128, options)
 
 
+def memory(name, dim):
+    workload = Workload("mlp", {"in_features": dim, "depth": 1, "classes": 3}, 5, CPU)
+    return memory_of_parts(workload, candidate(name, {"rank": 4}, {"lr": 0.0}), PARTS)
+
+
 def test_memory_grows_as_it_must():
-    """FOOF holds d x d matrices, NysAct d x r ones."""
-    ours, larger = (measure_point("nysact", d, 4, OPTIONS, CPU) for d in (64, 128))
-    dense, denser = (measure_point("foof", d, 4, OPTIONS, CPU) for d in (64, 128))
-    assert denser.state / dense.state == pytest.approx(4, rel=0.05)
-    assert larger.state / ours.state == pytest.approx(2, rel=0.05)
-
-
-def test_memory_of_phases_grows_as_it_must():
-    """Exact, for allocations are counted; the released code inverts d x d matrices."""
-    dense, denser = (measure_point("released-columns", d, 4, OPTIONS, CPU) for d in (64, 128))
-    assert denser.bytes["capture"] / dense.bytes["capture"] < 2.2
-    assert denser.bytes["refresh"] / dense.bytes["refresh"] > 3.5
-
-
-def test_memory_of_the_librarys_phases_grows_as_it_must():
-    ours, larger = (measure_point("nysact", d, 4, OPTIONS, CPU) for d in (64, 128))
-    dense, denser = (measure_point("foof", d, 4, OPTIONS, CPU) for d in (64, 128))
+    """Exact, for allocations are counted: FOOF holds d x d matrices, NysAct d x r ones."""
+    (ours, our_state), (larger, larger_state) = (memory("nysact", dim) for dim in (64, 128))
+    (dense, dense_state), (denser, denser_state) = (memory("foof", dim) for dim in (64, 128))
+    assert denser_state / dense_state == pytest.approx(4, rel=0.05)
+    assert larger_state / our_state == pytest.approx(2, rel=0.05)
     for part in ("capture", "refresh", "apply"):
-        assert 0 < larger.bytes[part] < 2.2 * ours.bytes[part]
-    assert denser.bytes["refresh"] > 3.5 * dense.bytes["refresh"]
+        assert 0 < larger[part] < 2.2 * ours[part]
+    assert denser["refresh"] > 3.5 * dense["refresh"]
 
 
-def test_an_optimizer_that_stops_leaves_the_others_to_go_on():
-    options = ScalingOptions(**SMALL, most_gib=5 * 4 * 64 * 64 / 2**30)
-    said = []
-    found = measure_scaling(options, CPU, said.append)
-    assert {of.optimizer: of.dim for of in found.by_dim} == {
-        "nysact": 128,
-        "foof": 64,
-        "released-columns": 64,
-    }
-    assert len(found.stops) == 2
-    assert found.stops[0].startswith("FOOF stops at d = 64: a step at 128 could take")
-    assert set(found.stops) <= set(said)
-    assert [(of.optimizer, of.rank) for of in found.by_rank] == [
-        *(("nysact", 2), ("nysact", 4), ("foof", 2)),
-        *(("released-columns", 2), ("released-columns", 4)),
-    ]
+def test_memory_of_the_released_code_grows_as_it_must():
+    """It inverts d x d matrices."""
+    (dense, _), (denser, _) = (memory("released-columns", dim) for dim in (64, 128))
+    assert denser["capture"] / dense["capture"] < 2.2
+    assert denser["refresh"] / dense["refresh"] > 3.5
 
 
 def test_table_has_a_dash_where_nothing_was_measured():

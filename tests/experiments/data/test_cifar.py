@@ -96,7 +96,9 @@ def test_failed_download_says_what_to_do(name, tmp_path, monkeypatch):
 SHORT = ("steps=2", "batch_size=4", "threads=1", "evaluation_interval=1")
 
 
-@pytest.mark.parametrize("row", ["SGD", "KFAC", "NysAct-S"])
+@pytest.mark.parametrize(
+    "row", ["NysAct-S", *(pytest.param(row, marks=pytest.mark.slow) for row in ("SGD", "KFAC"))]
+)
 def test_recipe_trains_on_the_true_format(name, written, tmp_path, row):
     overrides = (*SHORT, f"data.folder={tmp_path}")
     recipe = load(f"table2-{name}")

@@ -158,7 +158,10 @@ SHORT = (
 )
 
 
-@pytest.mark.parametrize("column", ["ResNet-50, 100 epochs", "DeiT-S, 100 epochs"])
+@pytest.mark.parametrize(
+    "column",
+    [pytest.param("ResNet-50, 100 epochs", marks=pytest.mark.slow), "DeiT-S, 100 epochs"],
+)
 def test_recipe_trains_on_the_true_format(folder, tmp_path, column):
     overrides = (*SHORT, f"data.folder={folder}")
     (config,) = find_runs(load("table4"), ["NysAct-S"], [column], [0], overrides)

@@ -31,11 +31,17 @@ def results(text: str) -> dict[str, list[str]]:
     return {line[1]: list(line.groups()[1:6]) for line in re.finditer(row, text, re.MULTILINE)}
 
 
-def test_demo_ends_with_a_table_and_a_picture(tmp_path):
-    output = tmp_path / "new" / "folder"
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "new" / "folder"
     result = tiny(output)
     assert result.exit_code == 0, result.output
-    table = results(result.output)
+    return output, result.output
+
+
+def test_demo_ends_with_a_table_and_a_picture(first):
+    output, shown = first
+    table = results(shown)
     assert list(table) == ["SGD", "AdamW", "NysAct"]
     runs = load_runs(output / "runs")
     assert len(runs) == 6
@@ -45,32 +51,29 @@ def test_demo_ends_with_a_table_and_a_picture(tmp_path):
         mean = sum(stored.metrics[-1]["test_accuracy"] for stored in mine) / 2
         assert float(accuracy) == pytest.approx(mean, abs=0.01)
     picture = output / "demo-digits.png"
-    assert result.output.splitlines()[-1] == f"Curves: {picture}"
+    assert shown.splitlines()[-1] == f"Curves: {picture}"
     pixels = imread(picture)[:, :, :3].reshape(-1, 3)
     for color, _, _ in STYLES[:3]:
         rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (abs(pixels - rgb).max(axis=1) < 0.01).sum() > 50, f"{color} is not in it"
 
 
-def test_same_seeds_give_the_same_results_bit_for_bit(tmp_path):
-    tables = [results(tiny(tmp_path / name).output) for name in "ab"]
-    assert tables[0] == tables[1] != {}
-    a, b = ([run.metrics for run in load_runs(tmp_path / name)] for name in "ab")
+def test_same_seeds_give_the_same_results_bit_for_bit_whatever_the_global_stream(first, tmp_path):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    again = tiny(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert results(again.output) == results(first[1]) != {}
+    a, b = ([run.metrics for run in load_runs(folder / "runs")] for folder in (first[0], tmp_path))
     assert a == b
     assert a[0] != a[1], "the seed changes nothing"
 
 
-def test_finished_demo_is_shown_again_and_says_so(tmp_path):
-    first, second = tiny(tmp_path), tiny(tmp_path)
+def test_finished_demo_is_shown_again_and_says_so(first):
+    output, shown = first
+    second = tiny(output)
     assert second.output.count("already finished") == 6
-    assert results(first.output) == results(second.output)
-
-
-def test_demo_leaves_the_global_random_stream_alone(tmp_path):
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    assert tiny(tmp_path).exit_code == 0
-    assert torch.equal(torch.get_rng_state(), before)
+    assert results(shown) == results(second.output)
 
 
 def test_demo_trains_on_fashion_mnist_from_a_folder(tmp_path, monkeypatch):
