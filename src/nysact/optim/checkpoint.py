@@ -192,15 +192,16 @@ def _check_tensor(what: str, value: Any, ours: Tensor, *, whole: bool) -> None:
     """Raise unless a saved value has the shape and the kind of our tensor."""
     # A block of what tensor-parallel processes hold is compared with the block that is here.
     found = value if whole or not isinstance(value, Tensor) else local(value)
-    shape = getattr(found, "shape", None)
-    if shape != ours.shape or found.is_floating_point() != ours.is_floating_point():
-        described = (
-            f"shape {tuple(shape)}, {found.dtype}" if shape is not None else f"{value!r:.40}"
-        )
-        raise ValueError(
-            f"{what} has {described} in the state dict and shape {tuple(ours.shape)}, "
-            f"{ours.dtype} here: it was saved for another model or other settings, or is damaged"
-        )
+    described = f"{value!r:.40}"
+    if isinstance(found, Tensor):
+        described = f"shape {tuple(found.shape)}, {found.dtype}"
+        same_kind = found.is_floating_point() == ours.is_floating_point()
+        if found.shape == ours.shape and same_kind:
+            return
+    raise ValueError(
+        f"{what} has {described} in the state dict and shape {tuple(ours.shape)}, {ours.dtype} "
+        "here: it was saved for another model or other settings, or is damaged"
+    )
 
 
 def shard_buffers(state: Mapping[Any, dict[str, Any]]) -> None:
