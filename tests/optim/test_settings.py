@@ -55,6 +55,7 @@ BAD_OPTIONS = [
     ({"damping_scale": "relative"}, "damping_scale='relative', expected one of"),
     ({"power": 0.0}, r"power=0.0, expected a number in \(0, 1\]"),
     ({"power": 1.5}, "power=1.5"),
+    ({"power": "half"}, "power=.half., expected a number in .0, 1., or .auto."),
     ({"memory": "short"}, "memory='short', expected one of"),
     ({"update": "adam"}, "update='adam', expected one of"),
     ({"nesterov": True, "momentum": 0}, "nesterov=True needs momentum > 0"),

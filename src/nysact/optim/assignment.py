@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nysact.distributed import split_of
 from nysact.layers import LayerAdapter, find_adapters
-from nysact.torch_private import own_parameters
+from nysact.torch_private import own_parameter, own_parameters
 from nysact.updates import MatrixLayout
 
 # Names of modules whose weight packs the projections of query, key and value.
@@ -103,7 +103,8 @@ def _assign(model: nn.Module) -> dict[Tensor, Assignment]:
                 found[param] = Assignment("adamw", reason)
         served += [] if isinstance(adapters, str) else [(name, module, a) for a in adapters]
     for index, (name, module, adapter) in enumerate(served):
-        weight = own_parameters(module)[adapter.weight_name]
+        weight = own_parameter(module, adapter.weight_name)
+        assert weight is not None
         if found[weight].reason == _BIAS:
             found[weight] = _of_weight(name, module, adapter, index, len(served))
     return found

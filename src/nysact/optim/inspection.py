@@ -12,8 +12,6 @@ from nysact.optim.assignment import Assignments
 from nysact.optim.coverage import by_reason, coverage_of, numbers
 from nysact.optim.settings import Option
 
-_BYPASSED = "its weight got a gradient, but no call of the module was observed"
-
 
 class InspectableOptimizer(Optimizer):
     """An optimizer with an engine, whose layers and factors can be looked at."""
@@ -34,11 +32,10 @@ class InspectableOptimizer(Optimizer):
         """Module name to the reason why its parameters get the plain update.
 
         A layer of :attr:`layers` whose weight another module uses without calling it is here too,
-        from the first step with statistics on.
+        from the first step with statistics on, and a layer whose weight was pruned or parametrised
+        from the next step on.
         """
-        bypassed = self.engine.bypassed
-        found = {n: _BYPASSED for n, layer in self.engine.layers.items() if layer in bypassed}
-        return {**self._skipped, **found}
+        return {**self._skipped, **self.engine.skipped}
 
     @property
     def updates(self) -> Mapping[str, str]:

@@ -114,7 +114,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
     def _discover(self, model: nn.Module) -> Discovery:
         """Find the layers that the groups cover."""
         groups, alone = self.param_groups, self._alone
-        outputs = self._curvature({**alone, **groups[0]}).observes_outputs
+        outputs = self._curvature({**alone, **groups[0], "convolves": False}).observes_outputs
         ranks = self._processes.ranks
         found = Discovery(model, groups, alone["exclude"], outputs=outputs, ranks=ranks)
         if not found.layers:
@@ -129,7 +129,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
         self._skipped = found.skipped
         self.engine = Engine(
             found,
-            lambda group: build({**alone, **group}),
+            lambda layer: build({**alone, **layer.group, "convolves": layer.adapter.convolves}),
             self._processes,
             share_refresh=alone["share_refresh"],
         )
@@ -161,7 +161,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
     @staticmethod
     @abstractmethod
     def _curvature(options: Mapping[str, Any]) -> Curvature:
-        """Build the approximation that a parameter group asks for."""
+        """Build the approximation that the options of a layer ask for."""
 
     # --- a step ------------------------------------------------------------------------------
 
