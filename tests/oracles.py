@@ -101,6 +101,11 @@ def damped_inverse(matrix, damping):
     return torch.linalg.inv(matrix + damping * torch.eye(matrix.shape[-1]).to(matrix))
 
 
+def damped_power(matrix, damping, power):
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * (values + damping).pow(-power).unsqueeze(-2)) @ vectors.mT
+
+
 def nystrom(sketch, probes):
     """``Y (Omega^T Y)^+ Y^T``, written out."""
     core = probes.mT @ sketch

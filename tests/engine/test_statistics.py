@@ -110,6 +110,7 @@ def test_a_layer_unused_in_a_step_keeps_its_statistics_and_factors():
             assert error(inverse, expected[index].inverse(0.1)) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:1 layer.* had gradients for two windows:UserWarning")
 def test_a_layer_that_is_never_used_gets_the_plain_update():
     model = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2)]).double()
     optimizer = exact(model)

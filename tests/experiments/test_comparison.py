@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
-from nysact.experiments import compare
+from nysact.experiments import Tuning, compare
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.run.store import load_runs
 
 
 def sets(shift: float = 0.0, n: int = 96) -> tuple[TensorDataset, TensorDataset]:
@@ -264,3 +265,36 @@ def test_unknown_optimizer_names_the_nearest(compared):
         compared(optimizers=["adamww"])
     with pytest.raises(ExperimentError, match="no setting 'learning_rate'"):
         compared(optimizers={"sgd": {"learning_rate": 1}})
+
+
+def test_rates_are_tuned_on_held_out_samples_with_equal_budgets(compared, tmp_path):
+    tune = Tuning(factor=10.0, rates=3, extensions=0, refinement=None)
+    mine = lambda model: torch.optim.SGD(model.parameters(), lr=1e-3)  # noqa: E731
+    found = compared(
+        optimizers={"sgd": {"lr": 1e-3}, "mine": mine}, tune=tune, validation_size=20, seeds=(1, 2)
+    )
+    rows = found.rows()
+    assert [(row["optimizer"], row["seed"]) for row in rows] == [
+        *(("SGD", 1), ("SGD", 2), ("mine", 1), ("mine", 2)),
+    ]
+    stored = load_runs(tmp_path)
+    assert len(stored) == 2 * (3 + 2)
+    for name in ("SGD", "mine"):
+        tried = [run for run in stored if run.config["row"] == name and run.config["seed"] == 0]
+        best = max(
+            tried,
+            key=lambda run: (
+                run.metrics[-1]["validation_accuracy"],
+                -run.config["optimizer"]["options"]["lr"],
+            ),
+        )
+        rates = {row["learning_rate"] for row in rows if row["optimizer"] == name}
+        assert rates == {best.config["optimizer"]["options"]["lr"]}
+    # The rate reaches an optimizer that a function makes.
+    losses = {run.metrics[0]["train_loss"] for run in stored if run.config["row"] == "mine"}
+    assert len(losses) == 5
+
+
+def test_tuning_needs_held_out_samples(compared):
+    with pytest.raises(ExperimentError, match=r"validation_size is 0: .* validation_size=6"):
+        compared(tune=Tuning())

@@ -13,6 +13,7 @@ from ..loops.training import SETTINGS, assert_same, dense, rows, train
 from .training import (
     BUILDERS,
     ENGINE,
+    FIXED_ORDER,
     SAMPLES,
     SAVED_AT,
     STEPS,
@@ -47,7 +48,8 @@ def test_a_prepared_loop_trains_as_a_plain_one_does(micro_batches):
 
 def run(build, folder, *, seed=0, kill=False, resume=False, inner=model, samples=SAMPLES):
     """The loop of Accelerate's guide to checkpoints: save at a step, load, skip what was done."""
-    accelerator = accelerate.Accelerator(cpu=True)
+    ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=FIXED_ORDER)
+    accelerator = accelerate.Accelerator(cpu=True, kwargs_handlers=[ddp])
     accelerate.utils.set_seed(seed)
     prepared = inner(seed)
     data = dataset(dtype=next(prepared.parameters()).dtype)

@@ -5,13 +5,15 @@ import os
 import pytest
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from nysact import NysAct
 
 from ..loops.training import SETTINGS, assert_same, dense, rows, train
 from .training import (
     BUILDERS,
+    FIXED_ORDER,
+    PROCESSES,
     SAMPLES,
     STEPS,
     KilledError,
@@ -60,11 +62,12 @@ class Kill(lightning.Callback):
 
 
 def fit(module, folder, checkpoint=None, count=STEPS, samples=SAMPLES, **options):
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    strategy = "ddp_find_unused_parameters_true" if FIXED_ORDER else "ddp"
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
+        devices=PROCESSES,
+        strategy=strategy if PROCESSES > 1 else "auto",
+        use_distributed_sampler=False,  # it shuffles
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
@@ -72,7 +75,8 @@ def fit(module, folder, checkpoint=None, count=STEPS, samples=SAMPLES, **options
     )
     lightning.seed_everything(0, verbose=False)
     data = dataset(count, next(module.parameters()).dtype)
-    loader = DataLoader(data, batch_size=samples)
+    parts = DistributedSampler(data, PROCESSES, int(os.environ.get("RANK", 0)), shuffle=False)
+    loader = DataLoader(data, batch_size=samples, sampler=parts)
     trainer.fit(module, loader, loader, ckpt_path=checkpoint)
     return trainer
 

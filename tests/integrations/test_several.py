@@ -1,4 +1,4 @@
-"""Two processes under torchrun: each framework wraps the model after it has the optimizer."""
+"""Several processes under torchrun: each framework wraps the model after it has the optimizer."""
 
 import subprocess
 import sys
@@ -24,14 +24,15 @@ def launch(processes, *arguments):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # frameworks give advice
 @pytest.mark.timeout(1000)
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_replicas_are_equal_and_resume_bit_for_bit(framework, tmp_path):
-    launch(2, framework, str(tmp_path))
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_replicas_are_equal_and_resume_bit_for_bit(framework, processes, tmp_path):
+    launch(processes, framework, str(tmp_path))
+    first, *others = (torch.load(tmp_path / f"{rank}.pt") for rank in range(processes))
     for build in BUILDERS:
         straight, resumed = first[build.__name__]
         assert same(straight, resumed)
-        assert same(straight, second[build.__name__][0])
+        assert all(same(straight, other[build.__name__][0]) for other in others)
         alone = FRAMEWORKS[framework].run(build, tmp_path / "alone" / build.__name__, inner=double)
         expected = tensors(alone)
         names = [name for name in expected if name.endswith("param") or name.startswith("inverse")]

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nysact import FOOF, NysAct, NysAdamW, NysMuon
+from nysact import FOOF, NysAct, NysAdamW, NysMuon, Preconditioner
+from nysact.integrations import attach, unwrap
 
 from ..loops.training import assert_same
 
@@ -33,10 +34,16 @@ def built(model, **options):
     return create(model, **options, cov_interval=2, inv_interval=4)
 
 
-def train(steps, saved=None):
+def with_preconditioner(model):
+    optimizer = create(model, opt="adamw", lr=0.003, weight_decay=0.01, layer_decay=0.5)
+    attach(Preconditioner(model, cov_interval=2, inv_interval=4), optimizer)
+    return optimizer
+
+
+def train(build, steps, saved=None):
     """The heart of timm's training script: its scheduler, its average of weights."""
     model = vit()
-    optimizer = built(model)
+    optimizer = build(model)
     average = utils.ModelEmaV3(model, decay=0.9)
     scheduler, _ = scheduled(
         optimizer, sched="cosine", num_epochs=10, warmup_epochs=2, step_on_epochs=False,
@@ -58,16 +65,18 @@ def train(steps, saved=None):
     return model, optimizer, average
 
 
-def test_a_killed_training_resumes_bit_for_bit(tmp_path):
-    _, straight, expected = train(range(9))
-    model, optimizer, average = train(range(5))
+@pytest.mark.parametrize("build", [built, with_preconditioner])
+def test_a_killed_training_resumes_bit_for_bit(build, tmp_path):
+    _, straight, expected = train(build, range(9))
+    model, optimizer, average = train(build, range(5))
     saver = utils.CheckpointSaver(
         model, optimizer, model_ema=average, checkpoint_dir=tmp_path, recovery_dir=tmp_path
     )
     saver.save_checkpoint(0)
     saved = torch.load(tmp_path / "last.pth.tar", weights_only=False)
-    _, resumed, found = train(range(5, 9), saved=saved)
+    _, resumed, found = train(build, range(5, 9), saved)
     assert_same(resumed, straight)
+    assert_same(unwrap(resumed), unwrap(straight))
     pairs = zip(found.module.parameters(), expected.module.parameters(), strict=True)
     assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
 

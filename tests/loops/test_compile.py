@@ -71,6 +71,21 @@ def test_two_hundred_steps_compile_two_graphs():
     assert breaks() == {}
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_changing_sizes_compile_at_most_one_more_graph_than_one_size(backend, dynamic):
+    sizes = [9, 2, 7, 40, 1300, 5, 64, 2000, 3, 33]
+    data = [rows(1, samples, seed=samples, dtype=torch.float64)[0] for samples in sizes * 2]
+    first, second = dense(dtype=torch.float64), dense(dtype=torch.float64)
+    reference, optimizer = NysAct(first, **SETTINGS), NysAct(second, **SETTINGS)
+    train(first, reference, data)
+    train(second, optimizer, data, torch.compile(second, backend=backend, dynamic=dynamic))
+    assert_same(optimizer, reference, tolerance=1e-7)
+    # Two as for one size, and a third when the first size changes.
+    assert graphs() == (2 if dynamic else 3)
+    assert breaks() == {}
+
+
 def test_switching_to_evaluation_and_back_compiles_once_each():
     model = dense()
     optimizer = NysAct(model, **SETTINGS)

@@ -4,15 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ..oracles import Schedule, covariance, damped_inverse, error, randn, rows
+from ..oracles import Schedule, covariance, damped_inverse, damped_power, error, randn, rows
 from ..steps import backward, inverse_of, plain
 
 POWERS = [0.25, 0.5, 1.0]
-
-
-def damped_power(matrix, damping, power):
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * (values + damping).pow(-power).unsqueeze(-2)) @ vectors.mT
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -24,6 +19,20 @@ def test_the_power_of_the_damped_covariance(power, rank, groups):
     optimizer = plain(module, rank=rank, damping=0.2, power=power)
     # Three images of one patch: covariances of rank 3, which both ranks hold in full.
     inputs = randn(3, 4 * groups, 2, 2)
+    backward(module, inputs)
+    optimizer.step()
+    expected = damped_power(covariance(rows(module, inputs)), 0.2, power)
+    assert error(inverse_of(optimizer, module), expected) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "power"),
+    [(nn.Linear(4, 4, bias=False), (3, 4), 0.5), (nn.Conv1d(4, 4, 1, bias=False), (3, 4, 1), 1.0)],
+    ids=["linear", "convolution"],
+)
+def test_the_automatic_power_depends_on_the_kind_of_layer(module, shape, power):
+    optimizer = plain(module.double(), rank=4, damping=0.2, power="auto")
+    inputs = randn(*shape)
     backward(module, inputs)
     optimizer.step()
     expected = damped_power(covariance(rows(module, inputs)), 0.2, power)

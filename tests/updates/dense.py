@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..oracles import as_matrix, as_weight, covariance, damped_inverse, randn, rows
+from ..oracles import as_matrix, as_weight, covariance, damped_power, randn, rows
 
 A, B, C = 3.4445, -4.7750, 2.0315
 
@@ -38,10 +38,10 @@ class DenseMuon:
         return weight * (1 - self.lr * self.weight_decay) - self.lr * wide * moves
 
 
-def trace_inverse(matrix, gamma):
-    """``(A + gamma tr(A)/d I)^-1``, a group at a time."""
+def trace_power(matrix, gamma, power):
+    """``(A + gamma tr(A)/d I)^-power``, a group at a time."""
     return torch.stack(
-        [damped_inverse(each, gamma * float(each.trace()) / len(each)) for each in matrix]
+        [damped_power(each, gamma * float(each.trace()) / len(each), power) for each in matrix]
     )
 
 
@@ -80,6 +80,10 @@ class Subject:
 
     def inputs(self, seed):
         return randn(*self.shape, seed=seed)
+
+    def power(self, model):
+        """That of ``power="auto"``: gentler where the weight does not slide over its inputs."""
+        return 1.0 if hasattr(model, "kernel_size") else 0.5
 
     def weight(self, model):
         return model.weight

@@ -8,7 +8,7 @@ from torch import nn
 from nysact import NysMuon
 
 from ..oracles import error, randn
-from .dense import SUBJECTS, DenseMuon, trace_inverse
+from .dense import SUBJECTS, DenseMuon, trace_power
 
 EVERY_STEP = {"rank": 99, "cov_interval": 1, "inv_interval": 1, "stat_decay": 0.0, "subsample": 1}
 every_subject = pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
@@ -38,7 +38,7 @@ def test_with_full_rank_each_step_is_the_dense_formula(subject, options, form):
         weight, bias = subject.weight(model), subject.bias(model)
         gradient = subject.matrices(model, weight.grad)
         joint = torch.cat([gradient, bias.grad.reshape(*gradient.shape[:2], 1)], dim=2)
-        inverse = trace_inverse(subject.covariance(model, inputs), 0.2)
+        inverse = trace_power(subject.covariance(model, inputs), 0.5, subject.power(model))
         before = subject.matrices(model, weight.detach().clone())
         expected = dense.step(before, (joint @ inverse)[..., :-1])
         optimizer.step()

@@ -26,7 +26,7 @@ class Engine:
     def __init__(
         self,
         discovery: Discovery,
-        curvature: Callable[[dict[str, Any]], Curvature],
+        build: Callable[[Layer], Curvature],
         processes: Processes,
         *,
         share_refresh: bool | None = None,
@@ -36,10 +36,12 @@ class Engine:
         self.distinct = list(dict.fromkeys(self.layers.values()))
         self.processes = processes
         self.capture = Capture(discovery.modules)
-        self._curvature = curvature
+        self._build = build
         self._share_refresh = share_refresh
         self._agreed = False
-        self._bypassed: set[Layer] = set()
+        self._dropped: dict[str, str] = {}  # names of layers that are preconditioned no more: why
+        self._stale: dict[Tensor, Tensors] = {}  # their weights, and what their state shows
+        self._reported: set[Layer] = set()
         self._published: dict[Layer, Tensors] = {}
         self.load({})
 
@@ -66,12 +68,35 @@ class Engine:
 
     def _follow_model(self) -> None:
         """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
-        if all(group.fits() for group in self._groups):
+        gone = {hook.layer: True for hook in self.capture.hooks if not hook.is_current()}
+        if gone:
+            self._drop(gone)
+        elif all(group.fits() for group in self._groups):
             return
         for group in self._groups:
             group.failures.report()
-        kept = {layer for group in self._groups if group.keeps_state for layer in group.layers}
+        kept = [each for each in self.distinct if self._group_of[each].keeps_state]
         self.load({layer.weight: self._group_of[layer].snapshot(layer) for layer in kept})
+
+    def _drop(self, layers: Collection[Layer]) -> None:
+        """Leave layers to the plain update, and say so."""
+        self._warn(
+            layers,
+            "had their weights pruned or parametrised since the optimizer was built, and get the "
+            "plain update from now on",
+            "To precondition them again, build the optimizer once the model is as it was.",
+        )
+        why = "its weight was pruned or parametrised after the optimizer was built"
+        self._dropped |= {name: why for name, layer in self.layers.items() if layer in layers}
+        self._stale |= {layer.weight: self.state(layer) for layer in layers}
+        self.capture.drop(layers)
+        self.layers = {n: layer for n, layer in self.layers.items() if layer not in layers}
+        self.distinct = [layer for layer in self.distinct if layer not in layers]
+        if not self.distinct:
+            raise RuntimeError(
+                "no layer is left to precondition, since all weights were pruned or parametrised: "
+                "build the optimizer again with the model as it is"
+            )
 
     def _commit(self) -> Due:
         """Add the step's statistics to the running ones; return what is to be refreshed."""
@@ -90,7 +115,7 @@ class Engine:
                 group.failures.report()
                 due[group] = flags
             group.commit() if capturing else group.running.decay()
-        self._warn_of_bypassed()
+        self._warn_of_missing()
         return due
 
     def _reduce(self, groups: Collection[LayerGroup]) -> None:
@@ -151,34 +176,47 @@ class Engine:
         self.begin_step()
 
     @property
-    def bypassed(self) -> set[Layer]:
-        """Layers that got a gradient though no call of their modules was ever captured."""
-        return {layer for layer in self._bypassed if not layer.pending.was_called}
+    def skipped(self) -> dict[str, str]:
+        """Name to reason, of layers that turned out to get the plain update."""
+        uncalled = {
+            name: "its weight got a gradient, but no call of the module was observed"
+            for name, layer in self.layers.items()
+            if layer in self._reported and not layer.pending.was_called
+        }
+        return self._dropped | uncalled
 
-    def _warn_of_bypassed(self) -> None:
-        """Warn, once each, of layers whose weight is used without a call of their module."""
-        if self.capture.was_paused:
-            return
-        found = [
+    def _warn_of_missing(self) -> None:
+        """Warn, once each, of layers with gradients that bring no statistics."""
+        uncalled = [
             layer
             for layer in self.distinct
             if layer.pending.window.capturing
             and layer.pending.has_gradient
-            and not (layer.pending.was_called or layer in self._bypassed)
+            and not (layer.pending.was_called or self.capture.was_paused)
         ]
-        if not found:
-            return
-        self._bypassed.update(found)
-        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-        warnings.warn(
-            f"{len(found)} layer(s) got a gradient, but no call of their modules was observed, so "
-            "that they have no statistics and get the plain update: "
-            f"{', '.join(repr(layer.name) for layer in found[:6])}{more}. If another "
-            "module uses their weights without calling them, leave them out with exclude= or "
-            "register an adapter for that module. If the model was compiled and run before the "
-            "optimizer was built, call torch.compiler.reset() after building it.",
-            stacklevel=2,
+        self._warn(
+            uncalled,
+            "got a gradient, but no call of their modules was observed, so that they have no "
+            "statistics and get the plain update",
+            "If another module uses their weights without calling them, leave them out with "
+            "exclude= or register an adapter for that module. If the model was compiled and run "
+            "before the optimizer was built, call torch.compiler.reset() after building it.",
         )
+        self._warn(
+            [layer for group in self._groups for layer in group.without_data()],
+            "had gradients for two windows, but none that came from an observed call, so that "
+            "they have no factors and get the plain update",
+            "The likely cause is that their forwards run inside paused(), under torch.func, or in "
+            "a copy of the model, or that their gradients are set by hand.",
+        )
+
+    def _warn(self, layers: Collection[Layer], what: str, remedy: str) -> None:
+        new = [layer for layer in layers if layer not in self._reported]
+        self._reported.update(new)
+        if new:
+            more = f" and {len(new) - 6} more" if len(new) > 6 else ""
+            names = ", ".join(repr(layer.name) for layer in new[:6])
+            warnings.warn(f"{len(new)} layer(s) {what}: {names}{more}. {remedy}", stacklevel=2)
 
     # --- state -------------------------------------------------------------------------------
 
@@ -196,6 +234,10 @@ class Engine:
 
     def publish(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Show the layers' tensors in ``optimizer.state``."""
+        for weight, tensors in self._stale.items():
+            for name in tensors:
+                state[weight].pop(name, None)
+        self._stale.clear()
         for layer in self.distinct:
             tensors, shown = self.state(layer), state[layer.weight]
             if "rows" not in shown or self._published.get(layer) is not tensors:
@@ -220,7 +262,7 @@ class Engine:
             members.setdefault(group_key(layer), []).append(layer)
         queue, reduced = self.capture.queue, bool(self.processes)
         self._groups = [
-            LayerGroup(layers, self._curvature(layers[0].group), queue, reduced=reduced)
+            LayerGroup(layers, self._build(layers[0]), queue, reduced=reduced)
             for layers in members.values()
         ]
         self._group_of = {layer: group for group in self._groups for layer in group.layers}

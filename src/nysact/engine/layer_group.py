@@ -33,7 +33,7 @@ def group_key(layer: Layer) -> tuple[Any, ...]:
     """What the layers of one group have in common."""
     weight, options = layer.weight, layer.group
     common = (id(options), layer.geometry, layer.has_bias, weight.dtype, weight.device)
-    return (*common, placement_of(weight), structure_of(options))
+    return (*common, layer.adapter.convolves, placement_of(weight), structure_of(options))
 
 
 class LayerGroup:
@@ -62,6 +62,7 @@ class LayerGroup:
         self.failures = RefreshFailures(names, self.options)
         self._reduced = reduced
         self._attempted = [False] * len(layers)
+        self._without_data = [0] * len(layers)  # windows that ended so
         self._window: int | None = None
         for index, layer in enumerate(layers):
             called = hasattr(layer, "pending") and layer.pending.was_called
@@ -182,7 +183,8 @@ class LayerGroup:
         for name, total in self.running.tensors.items():
             empty = torch.zeros_like(total[0])
             sums[name] = torch.stack([each.sums.get(name, empty) for each in pending])
-        on_host = torch.tensor(counts, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        pinned = self.device.type == "cuda"
+        on_host = torch.tensor(counts, dtype=self.dtype, device="cpu", pin_memory=pinned)
         on_device = on_host.to(self.device, non_blocking=True)
         sums[ROWS], samples = on_device[:, :-1], on_device[:, -1:]
         totals, usable = self.curvature.totals(sums, samples), sums[ROWS] > 0
@@ -212,6 +214,16 @@ class LayerGroup:
             whole or (alone and layer.pending.has_calls and not attempted)
             for layer, attempted in zip(self.layers, self._attempted, strict=True)
         ]
+
+    def without_data(self) -> list[Layer]:
+        """Layers that have had gradients and no data for two windows, where a window ends."""
+        if self.options["step"] % self.options["inv_interval"]:
+            return []
+        for index, layer in enumerate(self.layers):
+            has_data = self._attempted[index] or layer.pending.has_calls
+            self._without_data[index] += not has_data and layer.weight.grad is not None
+        # The first step ends a window too.
+        return [x for x, ends in zip(self.layers, self._without_data, strict=True) if ends == 3]
 
     def factorise(self, layers: slice = slice(None)) -> tuple[Tensors, Tensor]:
         """Compute factors from the statistics, and (layers, groups): which can be used."""

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nysact.experiments.comparison import compare
+    from nysact.experiments.sweeps.tuning import Tuning
 
-__all__ = ["compare"]
+__all__ = ["Tuning", "compare"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``compare`` when it is used."""
-    if name == "compare":
-        from nysact.experiments.comparison import compare
+    """Import ``compare`` and what it takes when they are used."""
+    if name in __all__:
+        from nysact.experiments import comparison
 
-        return compare
+        return getattr(comparison, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

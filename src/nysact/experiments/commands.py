@@ -12,6 +12,7 @@ from nysact.experiments.recipes.command import recipes
 from nysact.experiments.report.command import report
 from nysact.experiments.run.command import train
 from nysact.experiments.sweeps.commands import reproduce, sweep
+from nysact.experiments.sweeps.suite import suite
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "reproduce": reproduce,
     "sweep": sweep,
+    "suite": suite,
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)

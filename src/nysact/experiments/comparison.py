@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,15 +11,17 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from nysact.experiments.config import OWN, Config
+from nysact.experiments.data.images import held_out_of
 from nysact.experiments.data.loaders import Share, StandardBatches, StandardLoader
 from nysact.experiments.files import check_writable
 from nysact.experiments.inputs import (
     Candidate,
     Optimizers,
     candidates,
+    check_held_out,
     check_target,
     facts_of,
     made_model,
@@ -28,8 +31,9 @@ from nysact.experiments.losses import LossFunction
 from nysact.experiments.run.display import display_for
 from nysact.experiments.run.problem import EVALUATION_BATCH, Problem
 from nysact.experiments.run.runner import run
-from nysact.experiments.run.store import StoredRun, failure_of, load_run, succeeded
+from nysact.experiments.run.store import StoredRun, failure_of, folder_of, load_run, succeeded
 from nysact.experiments.summary import final, milliseconds, step_seconds, summary_table
+from nysact.experiments.sweeps.tuning import Cell, Tuning
 
 # What the table shows of each metric that the runs have.
 HEADINGS = {
@@ -55,8 +59,8 @@ class Comparison:
 
         Returns:
             For each run ``"optimizer"``, ``"seed"``, ``"path"`` and ``"failure"``, which is
-            ``None`` unless it diverged; then ``"mean_step_seconds"`` and the metrics of the last
-            evaluation, which a run that diverged does not have.
+            ``None`` unless it diverged; then ``"learning_rate"``, ``"mean_step_seconds"`` and the
+            metrics of the last evaluation, which a run that diverged does not have.
         """
         return [
             {
@@ -64,6 +68,7 @@ class Comparison:
                 "seed": stored.config["seed"],
                 "path": stored.path,
                 "failure": failure_of(stored),
+                "learning_rate": stored.config["optimizer"]["options"].get("lr"),
                 "mean_step_seconds": step_seconds(stored),
                 **last_metrics(stored),
             }
@@ -99,6 +104,8 @@ def compare(
     epochs: int = 10,
     batch_size: int = 128,
     seeds: Sequence[int] = (0,),
+    validation_size: int = 0,
+    tune: Tuning | None = None,
     loss: LossFunction = F.cross_entropy,
     schedule: Mapping[str, Any] | None = None,
     evaluation_interval: int | None = None,
@@ -128,6 +135,12 @@ def compare(
         epochs: Passes over the training set.
         batch_size: Samples a step.
         seeds: One training of each optimizer for each seed.
+        validation_size: Samples of the training set that are held out, always the same ones, and
+            evaluated beside the test set.
+        tune: Tunes the learning rate of each optimizer on these samples before the seeds are
+            trained, such as ``Tuning()`` for the protocol of the suite, or ``Tuning(factor=2.0,
+            rates=5, extensions=0, refinement=None)`` for a grid around the given rate. Choose
+            ``seeds`` other than its ``seed``, so that the choice has not seen them.
         loss: Maps the model's output and the targets to the mean loss.
         schedule: Settings of :class:`~nysact.experiments.config.Schedule`, such as
             ``{"name": "constant"}`` or ``{"warmup_epochs": 1}``; by default the learning rate falls
@@ -148,18 +161,21 @@ def compare(
     Returns:
         The comparison; ``print`` it to see a table, or take its ``rows()`` or ``runs``.
     """
-    sizes = size_of(train_set, "train_set"), size_of(test_set, "test_set")
+    size, test_size = size_of(train_set, "train_set"), size_of(test_set, "test_set")
     example = made_model(model)
     check_target(loss, train_set[0][1])
-    chosen = candidates(optimizers, example)
+    if tune is not None:
+        check_held_out(size, validation_size)
+    check_writable(Path(runs), "runs")
     common = {
         "recipe": name,
         "column": name,
         "model": {"name": OWN, "options": facts_of(example)},
         "data": {
             "name": OWN,
-            "train_size": sizes[0],
-            "test_size": sizes[1],
+            "train_size": size,
+            "test_size": test_size,
+            "validation_size": validation_size,
             "loss": getattr(loss, "__qualname__", repr(loss)),
             "workers": workers,
         },
@@ -170,38 +186,38 @@ def compare(
         "precision": precision,
         "threads": threads,
     }
-    configs = [
-        (candidate, config_of(candidate, {**common, "seed": seed}))
-        for candidate in chosen
-        for seed in seeds
-    ]
-    check_writable(Path(runs), "runs")
+    kept, held_out = train_set, None
+    if validation_size:
+        parts = held_out_of(size, validation_size)
+        kept, held_out = (Subset(train_set, indices.tolist()) for indices in parts)
 
-    def load(seed: int) -> Callable[[torch.device, Share], Problem]:
-        return lambda device, share: Problem(
-            StandardLoader(train_set, sizes[0], batch_size, seed, device, share, workers),
-            StandardBatches(test_set, sizes[1], EVALUATION_BATCH, device, share, workers),
-            loss,
-        )
+    def load(seed: int, device: torch.device, share: Share) -> Problem:
+        def batches(samples: Dataset[Any], number: int) -> StandardBatches:
+            return StandardBatches(samples, number, EVALUATION_BATCH, device, share, workers)
 
-    display = display_for(Console())
-    paths = [
-        run(
-            config,
-            Path(runs),
-            display=display,
-            trackers=trackers,
-            cpu=cpu,
-            build=model,
-            load=load(config.seed),
-            make_optimizer=candidate.make,
-        )
-        for candidate, config in configs
-    ]
+        others = batches(held_out, validation_size) if held_out else None
+        number = size - validation_size
+        loader = StandardLoader(kept, number, batch_size, seed, device, share, workers)
+        return Problem(loader, batches(test_set, test_size), loss, others)
+
+    display, root = display_for(Console()), Path(runs)
+    places: Any = {"root": root, "display": display, "trackers": trackers, "cpu": cpu}
+
+    def train(candidate: Candidate, config: Config) -> Path:
+        parts: Any = {"build": model, "load": partial(load, config.seed)}
+        return run(config, **places, **parts, make_optimizer=candidate.maker(config))
+
+    paths = []
+    for candidate in candidates(optimizers, example):
+        optimizer = {"name": candidate.name, "options": candidate.options}
+        base = Config.checked({**common, "row": candidate.label, "optimizer": optimizer})
+        if tune is None:
+            configs = [base.model_copy(update={"seed": seed}) for seed in seeds]
+            paths += [train(candidate, config) for config in configs]
+            continue
+        cell = Cell(base, tune, seeds, root)
+        while missing := cell.plan()[1]:
+            for config in missing:
+                train(candidate, config)
+        paths += [folder_of(config, root).path for config in cell.judged()]
     return Comparison([load_run(path) for path in paths])
-
-
-def config_of(candidate: Candidate, common: Mapping[str, Any]) -> Config:
-    """Make the configuration of a run."""
-    optimizer = {"name": candidate.name, "options": candidate.options}
-    return Config.checked({**common, "row": candidate.label, "optimizer": optimizer})

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nysact.experiments.baselines import find
-from nysact.experiments.config import OWN
+from nysact.experiments.config import OWN, Config
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.randomness import seeded
 
@@ -30,6 +30,20 @@ class Candidate:
     name: str
     options: Settings = field(default_factory=dict)
     make: MakeOptimizer | None = None
+
+    def maker(self, config: Config) -> MakeOptimizer | None:
+        """What makes the optimizer with the rate of a run, if its name does not."""
+        make, rate = self.make, config.optimizer.options.get("lr")
+        if make is None or rate == self.options.get("lr"):
+            return make
+
+        def with_rate(model: nn.Module) -> Optimizer:
+            optimizer = make(model)
+            for group in optimizer.param_groups:
+                group["lr"] *= rate / self.options["lr"]
+            return optimizer
+
+        return with_rate
 
 
 def candidates(optimizers: Optimizers, model: nn.Module) -> list[Candidate]:
@@ -128,4 +142,13 @@ def check_target(loss: Any, target: Any) -> None:
             f"the target of train_set[0] has the type {value.dtype}, but the default loss is the "
             "cross-entropy, which takes class numbers: for a regression give a loss, such as "
             "loss=torch.nn.functional.mse_loss; for classes give integers"
+        )
+
+
+def check_held_out(size: int, validation_size: int) -> None:
+    """Refuse to tune without samples to choose by."""
+    if not validation_size:
+        raise ExperimentError(
+            "tune chooses learning rates by held-out samples, and validation_size is 0: hold out a "
+            f"part of the {size} training samples, such as validation_size={max(1, size // 10)}"
         )

@@ -21,6 +21,12 @@ def cross_entropy(label_smoothing: float = 0.0) -> LossFunction:
     return loss
 
 
+def relative_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The norm of the error relative to that of the targets, over all samples together."""
+    error: Tensor = (outputs - targets).norm() / targets.norm()
+    return error
+
+
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum the squared errors of each sample, and give the mean over samples."""
     return (outputs.flatten(1) - targets.flatten(1)).square().sum(1).mean()

@@ -55,6 +55,8 @@ METRICS = {
         Metric("test_loss", "test loss", "cross-entropy", log=True),
         Metric("validation_loss", "validation loss", "cross-entropy", log=True),
         Metric("test_squared_error", "test squared error", digits=3, log=True),
+        Metric("test_l2_error", "relative L2 error", log=True),
+        Metric("rollout_cost", "cost of rollouts, expert's = 1", digits=3, log=True),
         Metric("bits_per_byte", "bits per byte", "bit", digits=3),
     )
 }

@@ -45,7 +45,8 @@ class LayerAdapter(ABC):
     #: Whether :meth:`output_rows` can read the gradient of the weight's own output; two-sided
     #: curvatures skip other layers.
     shows_output: bool = False
-    traceable: bool = True  #: Whether a compiled graph can hold the map: no size depends on values.
+    convolves: bool = False  #: Whether the weight slides over its inputs.
+    uses_call: bool = True  #: Whether :meth:`linear_map` reads more of a call than its inputs.
     output_dim: int = 0  #: Dimension of the weight that counts outputs, along which it is sharded.
 
     @classmethod

@@ -24,6 +24,7 @@ class ConvolutionAdapter(LayerAdapter):
     """Convolutions with any stride, dilation, groups, padding and padding mode."""
 
     shows_output = True
+    convolves = True
 
     def geometry(self, module: Any) -> Geometry:
         fan_in = module.in_channels // module.groups * math.prod(module.kernel_size)

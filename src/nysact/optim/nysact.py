@@ -19,10 +19,10 @@ class NystromOptimizer(PreconditionedOptimizer):
 
     @staticmethod
     def _curvature(options: Mapping[str, Any]) -> Curvature:
-        long = options["memory"] == "long"
-        return Nystrom(
-            options["sketch"], tail=options["tail"], power=options["power"], carries=long
-        )
+        power, long = options["power"], options["memory"] == "long"
+        if power == "auto":
+            power = 1.0 if options["convolves"] else 0.5
+        return Nystrom(options["sketch"], tail=options["tail"], power=power, carries=long)
 
 
 class NysAct(NystromOptimizer, options=NysActOptions):

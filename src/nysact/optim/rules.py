@@ -38,7 +38,10 @@ ANY = Rule(lambda v: True, "anything")
 BY_TYPE = Rule(lambda v: False, "the rule of its type")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number >= 0")
 FRACTION = Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)")
-POWER = Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number in (0, 1]")
+POWER = Rule(
+    lambda v: v == "auto" if isinstance(v, str) else _is_number(v) and 0 < v <= 1,
+    "a number in (0, 1], or 'auto'",
+)
 WHOLE = Rule(_is_whole, "an integer")
 COUNT = Rule(lambda v: _is_whole(v) and v >= 1, "an integer >= 1")
 COUNT_OR_ZERO = Rule(lambda v: _is_whole(v) and v >= 0, "an integer >= 0")
@@ -55,7 +58,7 @@ BOUND = Rule(
 )
 RATE = Rule(
     lambda v: (
-        v.numel() == 1 and bool(v.isfinite().all())
+        v.numel() == 1 and v.is_floating_point() and bool(v.isfinite() and v >= 0)
         if isinstance(v, Tensor)
         else NOT_NEGATIVE.holds(v)
     ),

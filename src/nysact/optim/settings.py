@@ -120,9 +120,10 @@ class NystromOptions(TypedDict, total=False):
         "which the paper leaves at zero.",
     ]
     power: Annotated[
-        float,
+        float | Literal["auto"],
         Option(1.0, rules.POWER),
-        "Power p of the inverse, ``(A + damping I)^-p``; 0.5 is a gentler preconditioner.",
+        "Power p of the inverse, ``(A + damping I)^-p``; 0.5 is a gentler preconditioner. "
+        '``"auto"`` is 1 for convolutions and 0.5 for other layers.',
     ]
     memory: Annotated[
         Literal["window", "long"],

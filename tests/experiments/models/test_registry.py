@@ -56,6 +56,8 @@ def test_every_model_reads_what_its_entry_says_and_gives_a_loss(name):
         ("deit-s", 22_050_664),
         # Patches, class token and places, blocks of 12 d² + 13 d, last norm, head.
         ("vit", 49 * 64 + 66 * 64 + 4 * (12 * 64**2 + 13 * 64) + 2 * 64 + 65 * 10),
+        # Layers of 1000, 500, 250, 30, 250, 500, 1000 and 784 units.
+        ("autoencoder", 2 * (784_000 + 500_000 + 125_000 + 7_500) + 4_314),
         ("mlp", 784 * 2048 + 2048 + 2048 * 2048 + 2048 + 2048 * 10 + 10),
     ],
 )

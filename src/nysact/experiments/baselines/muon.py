@@ -113,7 +113,7 @@ class NewtonMuonOptions(FOOFOptions, MuonOptions, total=False):
     """Options of :class:`NewtonMuon`."""
 
 
-class NewtonMuon(FOOF, options=NewtonMuonOptions, defaults=MUON_DEFAULTS):
+class NewtonMuon(FOOF, options=NewtonMuonOptions, defaults={**MUON_DEFAULTS, "damping": 0.2}):
     """Muon on gradients multiplied by ``(A + damping tr(A)/d I)^-1``, AdamW on the rest.
 
     From Du and Su, arXiv 2604.01472: what :class:`nysact.NysMuon` approximates at rank r, with

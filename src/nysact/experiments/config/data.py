@@ -59,6 +59,15 @@ class FolderData(Augmented):
     workers: NonNegativeInt = 8
 
 
+class ArrayData(Section):
+    """Numbers that a package or a formula gives, kept in memory, whose targets are real."""
+
+    name: Literal["flights", "cloning", "poisson"]
+    train_size: PositiveInt | None = None  # a random part, None for all
+    test_size: PositiveInt | None = None
+    validation_size: NonNegativeInt = 0  # training samples held out; of "poisson", other points
+
+
 class TextData(Section):
     """Bytes of text files, some of which are held out whole."""
 
@@ -78,12 +87,13 @@ class OwnData(Section):
     name: Literal["own"]
     train_size: NonNegativeInt = 0
     test_size: NonNegativeInt = 0
+    validation_size: NonNegativeInt = 0  # of the training samples, held out
     loss: str = ""
     workers: NonNegativeInt = 0
 
 
 KINDS: Mapping[str, type[Section]] = {
     name: kind
-    for kind in (ImageData, FolderData, TextData, OwnData)
+    for kind in (ImageData, FolderData, ArrayData, TextData, OwnData)
     for name in get_args(kind.model_fields["name"].annotation)
 }

@@ -10,7 +10,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from nysact.experiments.baselines.registry import find
 from nysact.experiments.config.assignments import assign, parse_assignment, parse_value
-from nysact.experiments.config.data import FolderData, ImageData, OwnData, Section, TextData
+from nysact.experiments.config.data import (
+    ArrayData,
+    FolderData,
+    ImageData,
+    OwnData,
+    Section,
+    TextData,
+)
 from nysact.experiments.config.errors import describe_error
 from nysact.experiments.errors import ExperimentError
 from nysact.experiments.formatting import slug
@@ -91,7 +98,7 @@ class Config(Section):
     # Of the weights, of the order and augmentation of samples, and of optimizers that draw.
     seed: NonNegativeInt = 0
     model: ModelConfig
-    data: ImageData | FolderData | TextData | OwnData = Field(discriminator="name")
+    data: ImageData | FolderData | ArrayData | TextData | OwnData = Field(discriminator="name")
     optimizer: OptimizerConfig
     schedule: Schedule = Schedule()
     batch_size: PositiveInt = 128  # samples a step, over all processes

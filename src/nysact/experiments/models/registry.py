@@ -11,6 +11,7 @@ from nysact.experiments.errors import ExperimentError, unknown
 from nysact.experiments.models.autoencoder import autoencoder
 from nysact.experiments.models.libraries import cifar_densenet121, deit_small, gpt, resnet50, vit
 from nysact.experiments.models.networks import CifarResNet, digits_network, lenet5, mlp
+from nysact.experiments.models.poisson import PoissonNetwork
 
 Options = Mapping[str, Any]
 
@@ -42,9 +43,9 @@ class Model:
         return (options["in_features" if self.inputs == "features" else "context"],)
 
     def classes(self, **given: Any) -> int:
-        """Give the number of classes, which for a language model is that of the tokens."""
+        """Give the number of classes or tokens; 1 for a model whose outputs are real numbers."""
         options = self.options(given)
-        number: int = options["vocabulary" if self.inputs == "tokens" else "classes"]
+        number: int = options.get("vocabulary" if self.inputs == "tokens" else "classes", 1)
         return number
 
 
@@ -70,6 +71,7 @@ IMAGENET: Options = {"classes": 1000, "image_size": 224}
 VIT: Options = {**CIFAR, "patch": 4, "width": 64, "depth": 4, "heads": 4, "drop_path": 0.0}
 GPT: Options = {"layers": 6, "heads": 6, "width": 384, "vocabulary": 65, "context": 256}
 GPT2: Options = {"layers": 12, "heads": 12, "width": 768, "vocabulary": 50257, "context": 1024}
+POISSON: Options = {"in_features": 2, "width": 64, "depth": 4}
 MLP: Options = {"in_features": 784, "width": 2048, "depth": 3, "classes": 10}
 RESNETS = {
     f"resnet{depth}": Model(
@@ -98,6 +100,7 @@ MODELS: Mapping[str, Model] = {
     "autoencoder": Model(
         "deep autoencoder", "features", autoencoder, {"in_features": 784, "code": 30}
     ),
+    "poisson": Model("network for Poisson's equation", "features", PoissonNetwork, POISSON),
     "mlp": Model("multilayer perceptron", "features", mlp, MLP),
 }
 

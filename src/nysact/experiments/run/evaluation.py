@@ -24,6 +24,8 @@ def evaluate(model: nn.Module, problem: Problem, accelerator: Accelerator) -> di
     if problem.loss_metric is not None:
         name, factor = problem.loss_metric
         measured[name] = factor * measured["test_loss"]
+    if problem.closed_loop is not None:
+        measured |= problem.closed_loop(model)
     model.train()
     return measured
 

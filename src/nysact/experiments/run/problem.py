@@ -4,16 +4,18 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nysact.experiments.config import OWN, Config
-from nysact.experiments.config.data import FolderData, ImageData, Section, TextData
+from nysact.experiments.config.data import ArrayData, FolderData, ImageData, Section, TextData
 from nysact.experiments.data.augmentation import Augmentation, AugmentedImages
+from nysact.experiments.data.cloning import load_cloning, rollout_cost
+from nysact.experiments.data.flights import load_flights
 from nysact.experiments.data.imagenet import picture_sets, without_validation
 from nysact.experiments.data.images import Data, ImageSet
 from nysact.experiments.data.loaders import (
@@ -26,15 +28,17 @@ from nysact.experiments.data.loaders import (
     device_batches,
 )
 from nysact.experiments.data.mixing import MixingLoader
+from nysact.experiments.data.poisson import load_poisson
 from nysact.experiments.data.small_images import load_cifar, load_digits, load_fashion_mnist
 from nysact.experiments.data.text import WindowLoader, load_text, window_batches
 from nysact.experiments.errors import ExperimentError
-from nysact.experiments.losses import LossFunction, cross_entropy, squared_error
+from nysact.experiments.losses import LossFunction, cross_entropy, relative_error, squared_error
 from nysact.experiments.models import find_model
 
-# Samples of a test batch: small images, pictures, windows of text.
+# Samples of a test batch: small images, pictures, numbers, windows of text.
 EVALUATION_BATCH = 500
 FOLDER_BATCH = 256
+ARRAY_BATCH = 10_000
 WINDOW_BATCH = 64
 
 
@@ -49,6 +53,8 @@ class Problem:
     evaluation_loss: LossFunction | None = None  # where it is another than the training loss
     # The name of the metric that the loss is, with a factor; None for a classifier's accuracy.
     loss_metric: tuple[str, float] | None = None
+    # What else is measured of the model, such as how it acts.
+    closed_loop: Callable[[nn.Module], dict[str, float]] | None = None
 
     @property
     def evaluated(self) -> dict[str, Batches]:
@@ -121,12 +127,26 @@ def regression(
     assert train is not None
     loader = DeviceLoader(train, config.batch_size, config.seed, Augmentation(), share)
     test, held_out = (
-        None if part is None else device_batches(part.images, part.labels, EVALUATION_BATCH, share)
+        None if part is None else device_batches(part.images, part.labels, ARRAY_BATCH, share)
         for part in others
     )
     assert test is not None
     metric = ("test_squared_error", 1.0)
     return Problem(loader, test, squared_error, held_out, loss_metric=metric)
+
+
+def array_problem(config: Config, device: torch.device, share: Share) -> Problem:
+    """Learn numbers that a package or a formula gives."""
+    data: Any = config.data
+    arrays = load_arrays(data)
+    parts = (arrays.train, arrays.test, arrays.validation)
+    problem = regression(config, parts, device, share)
+    if data.name == "cloning":
+        return replace(problem, closed_loop=partial(rollout_cost, device=device))
+    if data.name == "poisson":
+        metric = ("test_l2_error", 1.0)
+        return replace(problem, evaluation_loss=relative_error, loss_metric=metric)
+    return problem
 
 
 def check_used(data: ImageData) -> None:
@@ -204,6 +224,7 @@ def classification(
 PROBLEMS: Mapping[type[Section], Callable[[Config, torch.device, Share], Problem]] = {
     ImageData: image_problem,
     FolderData: folder_problem,
+    ArrayData: array_problem,
     TextData: text_problem,
 }
 
@@ -221,12 +242,27 @@ def load_images(data: ImageData) -> Data:
     return whole.of_sizes(data.train_size, data.test_size, data.validation_size)
 
 
+@lru_cache(maxsize=2)
+def load_arrays(data: ArrayData) -> Data:
+    """Load numbers, and remember them for the next run."""
+    if data.name == "poisson":
+        whole = load_poisson(data.validation_size)
+        return replace(whole.of_sizes(data.train_size, data.test_size), validation=whole.validation)
+    whole = load_flights() if data.name == "flights" else load_cloning()
+    return whole.of_sizes(data.train_size, data.test_size, data.validation_size)
+
+
 def check_fit(config: Config, inputs: Tensor, targets: Tensor) -> None:
     """Make sure that a model of the registry reads a batch of the data, and has its classes."""
     if config.model.name == OWN:
         return
     model = find_model(config.model.name)
     found, wanted = inputs.shape[1], model.sample_shape(**config.model.options)[0]
+    if model.inputs == "features" and inputs[0].numel() != wanted:
+        raise ExperimentError(
+            f"model.options.in_features is {wanted}, but {config.data.name} has samples of "
+            f"{inputs[0].numel()} numbers: set model.options.in_features={inputs[0].numel()}"
+        )
     if model.inputs == "images" and found != wanted:
         raise ExperimentError(
             f"model.options.in_channels is {wanted}, but {config.data.name} has images of "
@@ -262,8 +298,8 @@ def digest_of(data: Section) -> str | None:
     parts: Sequence[Tensor] = ()
     if isinstance(data, TextData):
         parts = load_text(data)
-    elif isinstance(data, ImageData):
-        whole = load_images(data)
+    elif isinstance(data, ImageData | ArrayData):
+        whole = load_images(data) if isinstance(data, ImageData) else load_arrays(data)
         parts = [part for each in (whole.train, whole.test) for part in (each.images, each.labels)]
     digest = hashlib.sha256()
     for part in parts:
