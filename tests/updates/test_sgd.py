@@ -7,6 +7,8 @@ from torch import nn
 from ..oracles import error, randn
 from ..steps import gradients, plain, same, set_gradients, two_layers, values
 
+# The gradients here are set by hand, so that no layer has factors.
+pytestmark = pytest.mark.filterwarnings("ignore:.*had gradients for two windows")
 SETTINGS = {
     "plain": {},
     "momentum": {"momentum": 0.9},
@@ -27,7 +29,6 @@ every_kernel = pytest.mark.parametrize(
 @every_setting
 @every_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.filterwarnings("ignore:.*had gradients for two windows")  # set by hand
 def test_parameters_without_preconditioner_get_the_update_of_sgd(settings, kernel, dtype):
     ours, theirs = two_layers(dtype=dtype), two_layers(dtype=dtype)
     options = {"lr": 0.1, **settings, **kernel}
