@@ -1,6 +1,7 @@
 """A damaged state dict is refused and nothing changed, or it is taken over as it stands."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -119,3 +120,19 @@ def test_a_damaged_state_changes_nothing_or_is_taken_as_it_stands(face, data):
 @given(data=st.data())
 def test_so_do_many_damaged_states(face, data):
     check(data, face)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_failure_inside_torch_leaves_all_as_it_was(steps):
+    """As memory that runs out; here a value of someone else that can't be copied."""
+    state = copy.deepcopy(trained("NysAct", 3)[1].state_dict())
+    state["param_groups"][0]["lock"] = threading.Lock()
+    model, optimizer = trained("NysAct", steps, seed=5)
+    twin, undisturbed = trained("NysAct", steps, seed=5)
+    before = state_of(optimizer)
+    with pytest.raises(TypeError, match="lock"):
+        optimizer.load_state_dict(state)
+    assert same(state_of(optimizer), before)
+    for each, stepper in ((model, optimizer), (twin, undisturbed)):
+        take_step(each, stepper, 9)
+    assert same(values(model), values(twin))
