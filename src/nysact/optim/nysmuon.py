@@ -7,7 +7,7 @@ from torch import nn
 from nysact.optim.nysact import NysActOptions, NystromOptimizer
 from nysact.optim.settings import AdamWOptions, MuonOptions
 
-# Chosen by trainings of LeNet-5, a ResNet-20, a ViT, an autoencoder and a GPT; see the docs.
+# Chosen by trainings of LeNet-5, a ResNet-20, a ViT, an autoencoder and a GPT.
 _GENTLE = {"damping_scale": "trace", "power": "auto", "memory": "long"}
 MUON_DEFAULTS = {
     **_GENTLE,
