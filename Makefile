@@ -34,8 +34,8 @@ test: $(VENV)/.installed-dev ## set up, then run the fast tests
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: test-slow
-test-slow: $(VENV)/.installed-dev ## run the tests that take minutes
-	$(PY) -m pytest -m slow --timeout 3600 $(ARGS)
+test-slow: $(VENV)/.installed-dev ## run the tests that take minutes, and more examples of the others
+	$(PY) -m pytest -m "slow or hypothesis" --hypothesis-profile thorough --timeout 3600 $(ARGS)
 
 .PHONY: lint
 lint: structure ## check style and formatting
@@ -68,6 +68,10 @@ approximation: $(VENV)/.installed ## measure how close each sketch comes to the 
 .PHONY: coverage
 coverage: $(VENV)/.installed-models ## count the share of well-known models that is preconditioned
 	$(PY) benchmarks/coverage.py
+
+.PHONY: directions
+directions: $(VENV)/.installed ## measure how far each preconditioner turns the gradient
+	$(PY) benchmarks/directions.py $(ARGS)
 
 .PHONY: step-time
 step-time: $(VENV)/.installed ## measure the time of a training step against SGD

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+import torchvision
 import transformers
 from torch import nn
 
@@ -72,6 +73,8 @@ def models() -> dict[str, tuple[str, Callable[[], nn.Module]]]:
     rows: dict[str, tuple[str, Callable[[], nn.Module]]] = {}
     for title, name in VISION.items():
         rows[title] = f"timm `{name}`", lambda name=name: timm.create_model(name)
+    title = "ViT-B/16 on `nn.MultiheadAttention`"
+    rows[title] = "torchvision `vit_b_16`", torchvision.models.vit_b_16
     for title, name in LANGUAGE.items():
         rows[title] = f"transformers `{name}`", lambda name=name: language(name)
     return rows

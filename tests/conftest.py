@@ -7,10 +7,10 @@ import torch
 from hypothesis import settings
 
 # No deadline: a busy machine is no failure. In CI the examples are the same on every run.
-settings.register_profile(
-    "nysact", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True
-)
-settings.load_profile("nysact")
+COMMON = {"deadline": None, "derandomize": bool(os.environ.get("CI")), "print_blob": True}
+settings.register_profile("fast", max_examples=30, **COMMON)
+settings.register_profile("thorough", max_examples=100, **COMMON)
+settings.load_profile("fast")
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,12 @@ def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
     return module._parameters
 
 
+def own_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
+    """A parameter by its name, which may begin with a submodule's; a parametrised one is none."""
+    owner, _, name = name.rpartition(".")
+    return module.get_submodule(owner)._parameters.get(name)
+
+
 def is_data_parallel_replica(module: nn.Module) -> bool:
     """Whether nn.DataParallel made this module; it marks its copies in no public way."""
     return getattr(module, "_is_replica", False)

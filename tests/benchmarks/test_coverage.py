@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 from benchmarks.coverage import LANGUAGE, VISION, coverage, models, table
 from torch import nn
@@ -83,6 +84,13 @@ def check_observed(model, run):
 def test_each_layer_of_a_vision_model_is_observed(name):
     model = timm.create_model(name, num_classes=10, drop_path_rate=0.0)
     images = torch.randn(2, *model.default_cfg["input_size"])
+    check_observed(model, lambda model: model(images).square().sum())
+
+
+@pytest.mark.slow
+def test_each_layer_of_torchvisions_transformer_is_observed():
+    model = torchvision.models.vit_b_16(num_classes=10, image_size=32)
+    images = torch.randn(2, 3, 32, 32)
     check_observed(model, lambda model: model(images).square().sum())
 
 

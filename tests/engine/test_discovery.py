@@ -192,7 +192,7 @@ def test_a_pattern_leaves_out_all_that_is_inside_a_module():
 def test_a_pattern_may_name_one_weight_of_a_module_that_has_several():
     attention = nn.MultiheadAttention(4, 1, kdim=3, vdim=2)
     optimizer = plain(attention, exclude=["k_proj_weight"])
-    assert list(optimizer.layers) == ["q_proj_weight", "v_proj_weight"]
+    assert list(optimizer.layers) == ["q_proj_weight", "v_proj_weight", "out_proj"]
     assert "excluded" in optimizer.skipped[""]
 
 

@@ -4,6 +4,7 @@ A subject answers three questions about its module without asking the library: w
 its weights reads, which matrices its gradients are, and what a sample of an input is.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,20 +93,38 @@ class TransposedLinear(Subject):
 
 
 class Attention(Subject):
-    """The projections of query, key and value, with one weight or with three."""
+    """The projections of query, key and value, with one weight or with three, and of the output."""
 
     def weights(self, module):
+        last = Weight("out_proj", module.out_proj.weight, module.out_proj.bias)
         if module.in_proj_weight is not None:
-            return [Weight("", module.in_proj_weight, module.in_proj_bias)]
+            return [Weight("", module.in_proj_weight, module.in_proj_bias), last]
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        return [Weight(name, getattr(module, name), None) for name in names]
+        return [*(Weight(name, getattr(module, name), None) for name in names), last]
 
     def _rows(self, module, *inputs):
         blocks = [tensor.flatten(0, -2) for tensor in inputs]
+        # Inputs without samples have become a batch of one.
+        last = attended(module.double(), *inputs, batch_first=self.sample_dim == 0).flatten(0, -2)
+        rows = {"out_proj": [last if module.out_proj.bias is None else with_ones(last)]}
         if module.in_proj_weight is None:
             names = [weight.name for weight in self.weights(module)]
-            return {name: [block] for name, block in zip(names, blocks, strict=True)}
-        return {"": blocks if module.in_proj_bias is None else [with_ones(b) for b in blocks]}
+            return rows | {name: [block] for name, block in zip(names, blocks, strict=False)}
+        return rows | {
+            "": blocks if module.in_proj_bias is None else [with_ones(b) for b in blocks]
+        }
+
+
+@torch.no_grad()
+def attended(module, *inputs, batch_first=None, **call):
+    """What the output projection reads: the output of attention, if it changes nothing."""
+    inner = copy.deepcopy(module)
+    inner.batch_first = module.batch_first if batch_first is None else batch_first
+    inner.dropout = 0.0
+    nn.init.eye_(inner.out_proj.weight)
+    if inner.out_proj.bias is not None:
+        nn.init.zeros_(inner.out_proj.bias)
+    return inner(*inputs, **call)[0]
 
 
 def with_ones(matrix):

@@ -38,7 +38,7 @@ def test_the_three_projections_are_three_groups(bias, batch_first):
     module = attention(bias=bias, batch_first=batch_first)
     inputs = sequences(4, 5, 5, batch_first=batch_first)
     optimizer = plain(module, rank=100, damping=0.2)
-    assert set(optimizer.layers) == {""}
+    assert set(optimizer.layers) == {"", "out_proj"}
     before = values(module)
     module(*inputs)[0].square().sum().backward()
     optimizer.step()
@@ -76,7 +76,7 @@ def test_projections_stored_apart_are_layers_of_their_own(batch_first):
     inputs = sequences(4, 7, 7, batch_first=batch_first, sizes=(EMBED, 4, 5))
     optimizer = plain(module, rank=100, damping=0.2)
     names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
-    assert set(optimizer.layers) == set(names)
+    assert set(optimizer.layers) == {*names, "out_proj"}
     before = values(module)
     module(*inputs)[0].square().sum().backward()
     optimizer.step()
@@ -89,24 +89,10 @@ def test_projections_stored_apart_are_layers_of_their_own(batch_first):
     assert error(moved, 0.1 * module.in_proj_bias.grad) < 1e-12
 
 
-def test_the_output_projection_is_skipped_and_says_why():
-    module = attention()
-    optimizer = plain(module)
-    assert (
-        "MultiheadAttention uses its parameters without calling it"
-        in (optimizer.skipped["out_proj"])
-    )
-    before = values(module)
-    module(*sequences(4, 4, 4, batch_first=False))[0].square().sum().backward()
-    optimizer.step()
-    moved = before["out_proj.weight"] - module.out_proj.weight.detach()
-    assert error(moved, 0.1 * module.out_proj.weight.grad) < 1e-12
-
-
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_inputs_put_samples_first_and_may_be_unbatched_or_named(batch_first):
     module = attention(batch_first=batch_first)
-    (adapter,) = find_adapters(module)
+    adapter, _ = find_adapters(module)
     inputs = sequences(4, 5, 5, batch_first=batch_first)
     by_place = adapter.inputs(module, Call(inputs, {}))
     named = dict(zip(["query", "key", "value"], inputs, strict=True))
@@ -120,8 +106,9 @@ def test_inputs_put_samples_first_and_may_be_unbatched_or_named(batch_first):
 def test_a_transformers_layer_is_preconditioned_throughout():
     layer = nn.TransformerEncoderLayer(EMBED, 2, 8, dropout=0.0, batch_first=True).double()
     optimizer = plain(layer, rank=3)
-    assert set(optimizer.layers) == {"self_attn", "linear1", "linear2"}
+    layers = {"self_attn", "self_attn.out_proj", "linear1", "linear2"}
+    assert set(optimizer.layers) == layers
     layer(randn(3, 4, EMBED)).square().sum().backward()
     optimizer.step()
     ages = {name: known["refresh_age"] for name, known in optimizer.diagnostics().items()}
-    assert ages == {"self_attn": 0, "linear1": 0, "linear2": 0}
+    assert ages == dict.fromkeys(layers, 0)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from nysact.engine.sampling import spread
+
 from ..oracles import damped_inverse, error, randn
 from ..steps import plain, same, state_of, values
+from .subjects import attended
 
 EMBED = 8
 
@@ -82,9 +85,67 @@ def test_parameters_of_attention_that_no_row_reads_get_the_plain_update():
     module = attention(add_bias_kv=True)
     optimizer, before, inputs = plain(module), values(module), randn(4, 2, EMBED)
     step(optimizer, module(inputs, inputs, inputs)[0])
-    for name in ("bias_k", "bias_v", "out_proj.weight", "out_proj.bias"):
+    for name in ("bias_k", "bias_v"):
         param = module.get_parameter(name)
         assert error(before[name] - param.detach(), 0.1 * param.grad) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ({}, {}),
+        ({"bias": False}, {"need_weights": False}),
+        ({"kdim": EMBED, "vdim": EMBED}, {"key_padding_mask": PADDING}),
+        ({"add_bias_kv": True}, {"key_padding_mask": PADDING.double() * -3}),
+        ({"add_zero_attn": True}, {"attn_mask": torch.ones(4, 5).bool().triu(1)}),
+        ({}, {"attn_mask": randn(4, 5), "key_padding_mask": PADDING.double() * -3}),
+        ({}, {"attn_mask": randn(4, 4, 5) > 1}),
+        ({"batch_first": True}, {"attn_mask": randn(4, 4, 5), "average_attn_weights": False}),
+        ({"dropout": 0.5}, {}),
+    ],
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_output_projections_rows_are_what_attention_gives_it(options, call, stride):
+    first = options.get("batch_first", False)
+    inputs = randn(2, 4, EMBED), randn(2, 5, EMBED, seed=1), randn(2, 5, EMBED, seed=2)
+    inputs = [tensor if first else tensor.transpose(0, 1) for tensor in inputs]
+    module = attention(**options)
+    optimizer = plain(module, rank=100, damping=0.2, subsample=stride)
+    before, rows = values(module), attended(module, *inputs, **call)
+    outputs, _ = module(*inputs, **call)
+    gradient = randn(*outputs.shape, seed=3)
+    outputs.backward(gradient)
+    optimizer.step()
+
+    weight, dim = module.out_proj.weight, 0 if first else 1
+    if not module.dropout:
+        # The gradient sums over the same rows.
+        summed = gradient.flatten(0, 1).T @ rows.flatten(0, 1)
+        assert error(weight.grad, summed) < 1e-12
+    start = optimizer.layers["out_proj"].pending.window.start
+    chosen = spread(2, 2 // stride, start, torch.device("cpu"))
+    block = rows.index_select(dim, chosen).flatten(0, 1)
+    if module.out_proj.bias is not None:
+        block = torch.cat([block, torch.ones(len(block), 1)], dim=1)
+    expected = damped_inverse(block.T @ block / len(block), 0.2)
+    assert error(optimizer.inverse("out_proj"), expected) < 1e-10
+    grad, moved = weight.grad, before["out_proj.weight"] - weight.detach()
+    if module.out_proj.bias is not None:
+        grad = torch.cat([grad, module.out_proj.bias.grad.unsqueeze(1)], dim=1)
+    assert error(moved, 0.1 * (grad @ expected)[:, :EMBED]) < 1e-10
+
+
+def test_the_output_projection_is_left_out_by_name():
+    optimizer = plain(encoder_layer(), exclude=["*.out_proj"])
+    assert "self_attn.out_proj" not in optimizer.layers
+    assert optimizer.skipped["self_attn"] == "excluded by the pattern '*.out_proj'"
+
+
+def test_the_output_projection_alone_may_be_trained():
+    module = attention()
+    module.in_proj_weight.requires_grad_(False)
+    optimizer = plain(module, module.out_proj.parameters())
+    assert list(optimizer.layers) == ["out_proj"]
 
 
 # --- transformers ----------------------------------------------------------------------------
@@ -105,8 +166,8 @@ def transformer():
     return nn.Transformer(**SIZES, **layers, batch_first=True).double()
 
 
-ENCODER = {"self_attn", "linear1", "linear2"}
-DECODER = {*ENCODER, "multihead_attn"}
+ENCODER = {"self_attn", "self_attn.out_proj", "linear1", "linear2"}
+DECODER = {*ENCODER, "multihead_attn", "multihead_attn.out_proj"}
 
 
 def of(prefix, names):
@@ -130,19 +191,28 @@ def test_projections_are_preconditioned_and_the_rest_is_left_out(build, n_inputs
     model = build()
     optimizer = plain(model, rank=3)
     assert set(optimizer.layers) == layers
-    reasons = {
-        nn.LayerNorm: "no adapter is registered for LayerNorm",
-        nn.Linear: "MultiheadAttention uses its parameters without calling it",
-    }
-    left = {
-        name: next(why for kind, why in reasons.items() if isinstance(module, kind))
-        for name, module in model.named_modules()
-        if name not in layers and isinstance(module, tuple(reasons))
-    }
-    assert optimizer.skipped == left
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert optimizer.skipped == dict.fromkeys(norms, "no adapter is registered for LayerNorm")
     inputs = [randn(3, 4 + i, EMBED, seed=i) for i in range(n_inputs)]
     step(optimizer, model(*inputs))
     assert {info["refresh_age"] for info in optimizer.diagnostics().values()} == {0}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_compiled_layer_is_preconditioned_alike():
+    def trained(compiled):
+        torch.manual_seed(0)
+        model = encoder_layer()
+        run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+        optimizer = plain(model, rank=3)
+        for seed in range(3):
+            optimizer.zero_grad()
+            padding = randn(2, 5, seed=seed) > 1
+            step(optimizer, run(randn(2, 5, EMBED, seed=seed), src_key_padding_mask=padding))
+        return values(model)
+
+    plainly, compiled = trained(False), trained(True)
+    assert all(error(compiled[name], value) < 1e-12 for name, value in plainly.items())
 
 
 # --- the fast path ---------------------------------------------------------------------------

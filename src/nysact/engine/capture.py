@@ -23,7 +23,7 @@ from nysact.torch_private import (
     is_data_parallel_replica,
     is_fake,
     is_recorded,
-    own_parameters,
+    own_parameter,
     register_hidden_hook,
 )
 
@@ -104,7 +104,7 @@ class ForwardHook:
     def is_current(self) -> bool:
         """Whether the module still has its weight: pruning and parametrisations move it."""
         module = self.module()
-        return module is None or self._adapter.weight_name in own_parameters(module)
+        return module is None or own_parameter(module, self._adapter.weight_name) is not None
 
     def install(self) -> None:
         """Hook the module, and in steps with statistics its weight if that gets a gradient."""
@@ -178,8 +178,8 @@ class ForwardHook:
 
     def _compiles(self, call: Call) -> bool:
         """Whether the inputs alone say how a call multiplies by the weight."""
-        alone = reads_rows(self._adapter) or len(call.args) + len(call.kwargs) == 1
-        return self._adapter.traceable and alone
+        alone = len(call.args) + len(call.kwargs) == 1
+        return alone or reads_rows(self._adapter) or not self._adapter.uses_call
 
     def record_compiled(self, inputs: Sequence[Tensor]) -> None:
         """Capture a call of a compiled graph: it counts once a backward reaches the weight."""
@@ -203,7 +203,7 @@ class ForwardHook:
         """The local part of what a call multiplies by the weight."""
         layer = self.layer
         given = self._adapter.inputs(module, call)
-        weight = own_parameters(module)[self._adapter.weight_name]
+        weight = own_parameter(module, self._adapter.weight_name)
         check_inputs(layer.name, given, weight, layer.ranks)
         return [local(tensor) for tensor in given]
 

@@ -12,7 +12,7 @@ from nysact.distributed import RowShard, is_sharded, row_shard
 from nysact.engine.capture import DATA_PARALLEL
 from nysact.engine.layer import Layer
 from nysact.layers import Geometry, LayerAdapter, find_adapters
-from nysact.torch_private import WRAPPER_NAMES, own_parameters, uncompiled
+from nysact.torch_private import WRAPPER_NAMES, own_parameter, own_parameters, uncompiled
 
 
 def clean_name(name: str) -> str:
@@ -52,14 +52,14 @@ class Site:
 
     @property
     def weight(self) -> nn.Parameter:
-        weight = own_parameters(self.module)[self.adapter.weight_name]
+        weight = own_parameter(self.module, self.adapter.weight_name)
         assert weight is not None
         return weight
 
     @property
     def bias(self) -> nn.Parameter | None:
         name = self.adapter.bias_name
-        return own_parameters(self.module).get(name) if name else None
+        return own_parameter(self.module, name) if name else None
 
     @property
     def geometry(self) -> Geometry:
@@ -110,10 +110,18 @@ class Discovery:
         sites = [site for *_, found in modules if not isinstance(found, str) for site in found]
         self._check_patterns([name for name, _ in named], sites)
         self._uncalled = _uncalled(sites)
+        # What a module's adapters serve in submodules.
+        inner = [site for site in sites if "." in site.adapter.weight_name]
+        self._inner = {param for site in inner for param in (site.weight, site.bias)}
         self._other_uses = self._find_other_uses(modules)
         self._shared_biases = _shared_biases(sites)
         for name, module, found in modules:
-            if any(param in self._group_of for param in own_parameters(module).values()):
+            params = set(own_parameters(module).values())
+            if isinstance(found, list):
+                params.update(site.weight for site in found)
+            if name in self._uncalled:
+                params -= self._inner
+            if any(param in self._group_of for param in params):
                 self._visit(name, found)
         self._warn_of_split_outputs()
 
@@ -146,7 +154,8 @@ class Discovery:
         for name, module, found in modules:
             other = f"shared with {name!r}, which uses it in another way"
             if isinstance(found, str) or name in self._uncalled:
-                uses.update((p, other) for p in own_parameters(module).values() if p is not None)
+                params = set(own_parameters(module).values()) - self._inner
+                uses.update((param, other) for param in params if param is not None)
                 continue
             for site in found:
                 layout = (type(site.adapter).to_matrix, site.geometry)

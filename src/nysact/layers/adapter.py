@@ -46,7 +46,7 @@ class LayerAdapter(ABC):
     #: curvatures skip other layers.
     shows_output: bool = False
     convolves: bool = False  #: Whether the weight slides over its inputs.
-    traceable: bool = True  #: Whether a compiled graph can hold the map: no size depends on values.
+    uses_call: bool = True  #: Whether :meth:`linear_map` reads more of a call than its inputs.
     output_dim: int = 0  #: Dimension of the weight that counts outputs, along which it is sharded.
 
     @classmethod

@@ -16,7 +16,7 @@ from nysact.layers.registry import register
 class ExpertsAdapter(LayerAdapter):
     """The first projections of all experts: one group an expert, with the tokens sent to it."""
 
-    traceable = False
+    uses_call = False
 
     def __init__(self, weight_name: str, *, transposed: bool) -> None:
         self.weight_name = self.suffix = weight_name

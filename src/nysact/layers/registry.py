@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from nysact.layers.adapter import LayerAdapter
-from nysact.torch_private import own_parameters
+from nysact.torch_private import own_parameter
 
 # Layer types of packages that nysact doesn't import are registered by their full name.
 _ADAPTERS: dict[type[nn.Module] | str, type[LayerAdapter]] = {}
@@ -62,7 +62,7 @@ def find_adapters(module: nn.Module) -> list[LayerAdapter] | str:
         return f"{kind.__name__} overrides the forward of {base.__name__}: register an adapter"
     adapters = registered.parts(module)
     for adapter in adapters:
-        weight = own_parameters(module).get(adapter.weight_name)
+        weight = own_parameter(module, adapter.weight_name)
         if weight is None:
             return f"its {adapter.weight_name} is not a parameter (parametrised or absent)"
         if not weight.is_floating_point():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nysact.distributed import split_of
 from nysact.layers import LayerAdapter, find_adapters
-from nysact.torch_private import own_parameters
+from nysact.torch_private import own_parameter, own_parameters
 from nysact.updates import MatrixLayout
 
 # Names of modules whose weight packs the projections of query, key and value.
@@ -39,13 +39,24 @@ class Assignments:
 
     def divide(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Groups of named parameters, divided where their update is Muon by default."""
-        if "muon" in [group.get("update", self._default) for group in groups]:
-            self._found = _assign(model)
-            self.layouts = {p: each.layout for p, each in self._found.items() if each.layout}
+        self._examine(model, groups)
         divided = [part for group in groups for part in self._divided(group)]
         for group in divided:
             self._check_matrices(group)
         return divided
+
+    def check(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
+        """Raise if a group of an optimizer asks Muon to update what it can't."""
+        self._examine(model, groups)
+        for group in groups:
+            pairs = zip(group["param_names"], group["params"], strict=True)
+            self._check_matrices({**group, "params": list(pairs)})
+
+    def _examine(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
+        """Find what Muon can update, if it is asked for."""
+        if "muon" in [group.get("update", self._default) for group in groups]:
+            self._found = _assign(model)
+            self.layouts = {p: each.layout for p, each in self._found.items() if each.layout}
 
     def _divided(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """Divide a group between Muon and AdamW, unless it says its update."""
@@ -92,7 +103,8 @@ def _assign(model: nn.Module) -> dict[Tensor, Assignment]:
                 found[param] = Assignment("adamw", reason)
         served += [] if isinstance(adapters, str) else [(name, module, a) for a in adapters]
     for index, (name, module, adapter) in enumerate(served):
-        weight = own_parameters(module)[adapter.weight_name]
+        weight = own_parameter(module, adapter.weight_name)
+        assert weight is not None
         if found[weight].reason == _BIAS:
             found[weight] = _of_weight(name, module, adapter, index, len(served))
     return found

@@ -25,7 +25,7 @@ def bench(folder, *more: object):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    optimizers = ("--optimizers", "nysact,foof,adamw", "--set", "nysact.rank=3")
+    optimizers = ("--optimizers", "nysact,adamw", "--set", "nysact.rank=3")
     result = bench(folder, *optimizers)
     assert result.exit_code == 0, result.output
     return result.output, json.loads((folder / "bench.json").read_text()), folder / "bench.md"
@@ -35,7 +35,7 @@ def test_json_holds_settings_environment_and_every_figure(measured):
     _, data, _ = measured
     assert set(data) == {"settings", "environment", "models"}
     assert data["settings"]["cov_interval"] == 2
-    assert data["settings"]["optimizers"] == "nysact,foof,adamw"
+    assert data["settings"]["optimizers"] == "nysact,adamw"
     assert data["environment"]["packages"]["torch"] == version("torch")
     assert data["environment"]["device"] == "cpu"
     assert data["environment"]["threads"] == torch.get_num_threads()
@@ -45,7 +45,7 @@ def test_json_holds_settings_environment_and_every_figure(measured):
     assert model["parameters"] == 6 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10
     assert (model["cycle"], model["cycles"], model["warm_up"]) == (4, 2, 3)
     assert model["estimated_seconds"] > 0
-    assert list(model["optimizers"]) == ["sgd", "nysact", "foof", "adamw"]
+    assert list(model["optimizers"]) == ["sgd", "nysact", "adamw"]
 
 
 def test_json_holds_each_optimizers_times_and_memory(measured):
@@ -61,7 +61,7 @@ def test_json_holds_each_optimizers_times_and_memory(measured):
         assert times["steps"] == 8
         assert len(times["windows"]) == 2
         assert times["p99"] >= times["median"]
-        costly = {"statistics", "refresh"} if name in ("nysact", "foof") else set()
+        costly = {"statistics", "refresh"} if name == "nysact" else set()
         assert set(times["kinds"]) == {"plain"} | costly
         assert set(of["phases_by_kind"]) == {"plain"} | costly
         assert of["memory"]["allocated"] > 0
@@ -74,8 +74,8 @@ def test_json_holds_each_optimizers_times_and_memory(measured):
 def test_figures_are_those_of_the_step_times(measured):
     _, data, _ = measured
     optimizers = data["models"][0]["optimizers"]
-    mine, sgd = (optimizers[name]["step_seconds"] for name in ("foof", "sgd"))
-    total = optimizers["foof"]["times"]["total"]
+    mine, sgd = (optimizers[name]["step_seconds"] for name in ("nysact", "sgd"))
+    total = optimizers["nysact"]["times"]["total"]
     assert total == pytest.approx(sum(mine) / sum(sgd))
 
 
@@ -84,7 +84,7 @@ def test_tables_are_printed_and_written(measured):
     text = file.read_text()
     assert text in shown
     assert "### mlp, batch 4 of 6, cpu, fp32" in text
-    for title in ("SGD", "NysAct", "FOOF", "AdamW"):
+    for title in ("SGD", "NysAct", "AdamW"):
         assert len(re.findall(rf"^\| {title} \|", text, re.MULTILINE)) >= 3
     assert "Beside the paper" not in text
     assert re.search(r"2 cycle\(s\) of 4 steps after 3 to warm up.*: about \d+ s in all", shown)

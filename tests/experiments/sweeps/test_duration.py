@@ -100,6 +100,7 @@ def test_timing_stores_nothing_and_leaves_the_random_stream_alone(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_runs_are_timed_in_another_process_and_a_bad_one_leaves_the_others():
     bad = config("sgd", data={"name": "fashion-mnist", "folder": "/nowhere"})
     first, second = timed([config("sgd"), bad], cpu=True)

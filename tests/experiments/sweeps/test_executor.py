@@ -61,9 +61,8 @@ def test_processes_take_turns_on_devices(tmp_path):
 @pytest.mark.parametrize(
     ("visible", "asked"),
     [
-        (None, None),
         ("3", "5"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("", None), ("3", None))),
+        *(pytest.param(visible, None, marks=pytest.mark.slow) for visible in (None, "", "3")),
     ],
 )
 def test_a_job_sees_the_devices_that_it_is_given_or_those_of_the_command(
@@ -106,7 +105,7 @@ list(executor.execute([config("sgd", epochs=100_000)]))
 
 @pytest.mark.slow
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    folder = folder_of(config("sgd", epochs=100_000).path, tmp_path)
+    folder = folder_of(config("sgd", epochs=100_000), tmp_path).path
     with subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)]) as starter:
         wait_for(lambda: (folder / "metrics.jsonl").is_file())
         assert processes_at(folder)
