@@ -69,6 +69,10 @@ approximation: $(VENV)/.installed ## measure how close each sketch comes to the 
 coverage: $(VENV)/.installed-models ## count the share of well-known models that is preconditioned
 	$(PY) benchmarks/coverage.py
 
+.PHONY: directions
+directions: $(VENV)/.installed ## measure how far each preconditioner turns the gradient
+	$(PY) benchmarks/directions.py $(ARGS)
+
 .PHONY: step-time
 step-time: $(VENV)/.installed ## measure the time of a training step against SGD
 	$(BIN)/nysact bench resnet32 --optimizers nysact $(ARGS)

@@ -41,6 +41,19 @@ def test_compatibility_names_tests_that_exist():
     assert missing == []
 
 
+def test_troubleshooting_quotes_messages_that_there_are():
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src" / "nysact").rglob("*.py"))
+    messages = " ".join(re.sub(r"""["']\s*\n\s*f?["']""", "", source) for source in sources)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = re.findall(r"^\| ([^|]*) \|", page, re.MULTILINE)
+    quotes = [quote for each in symptoms for quote in re.findall(r"`([^`]*)`", each)]
+    assert len(quotes) > 20
+    pieces = [
+        piece.strip() for quote in quotes for piece in quote.split("...") if " " in piece.strip()
+    ]
+    assert [piece for piece in pieces if piece not in messages] == []
+
+
 def parts():
     """The code of each page; that of each section of a page about several frameworks."""
     for name in ("quickstart", "moving", "troubleshooting", "integrations"):

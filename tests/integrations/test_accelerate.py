@@ -7,7 +7,7 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from nysact import NysAct, Preconditioner
-from nysact.integrations import attach, flat_diagnostics, unwrap
+from nysact.integrations import attach, unwrap
 
 from ..loops.training import SETTINGS, assert_same, dense, rows, train
 from .training import (
@@ -108,4 +108,4 @@ def test_a_preconditioner_may_be_attached_before_or_after_prepare(late):
     train(model, optimizer, rows(STEPS))
     train(alone, reference, rows(STEPS))
     assert_same(unwrap(optimizer), unwrap(reference), tolerance=1e-6)
-    assert flat_diagnostics(optimizer)["nysact/0/trace_captured"] > 0
+    assert unwrap(optimizer).diagnostics(flat=True)["0/trace_captured"] > 0

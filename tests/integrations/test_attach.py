@@ -3,13 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.optim import LBFGS, SGD, AdamW
 
 from nysact import NysAct, Preconditioner
-from nysact.integrations import attach, flat_diagnostics, unwrap
+from nysact.integrations import attach, unwrap
 
-from ..loops.training import SETTINGS, assert_same, dense, rows, train
+from ..loops.training import assert_same, dense, rows, train
 from .training import ENGINE, adamw
 
 
@@ -111,16 +110,3 @@ def test_an_optimizer_that_evaluates_several_times_is_preconditioned_each_time()
     optimizer.step(closure)
     assert len(losses) > 1
     assert unwrap(optimizer).param_groups[0]["step"] == len(losses)
-
-
-def test_diagnostics_are_flat_numbers():
-    model = nn.Sequential(nn.Conv1d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(8, 3))
-    optimizer = NysAct(model, **SETTINGS)
-    before = flat_diagnostics(optimizer)
-    assert "nysact/0/refresh_age" not in before
-    train(model, optimizer, [(torch.randn(8, 4, 4), torch.zeros(8, dtype=torch.long))] * 3)
-    flat, layers = flat_diagnostics(optimizer), optimizer.diagnostics()
-    assert all(type(value) is float for value in flat.values())
-    assert flat["nysact/0/eigenvalues"] == layers["0"]["eigenvalues"].max()
-    assert flat["nysact/0/trace"] == pytest.approx(layers["0"]["trace"].mean().item())
-    assert flat["nysact/2/refresh_age"] == layers["2"]["refresh_age"]

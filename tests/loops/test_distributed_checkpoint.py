@@ -56,3 +56,20 @@ def test_layers_not_yet_seen_are_saved_with_the_rest(flatten):
     train(model, optimizer, data)
     train(fresh, restored, data)
     assert_same(restored, optimizer)
+
+
+@FLAT
+def test_a_frozen_layer_among_the_parameters_is_no_hindrance(flatten):
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model, fresh = network(), network(seed=5)
+    for each in (model, fresh):
+        next(each.children()).requires_grad_(False)
+    optimizer, restored = (NysAct(m, m.parameters(), **SETTINGS) for m in (model, fresh))
+    train(model, optimizer, batches(4))
+    state = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
+    fresh.load_state_dict(model.state_dict())
+    set_optimizer_state_dict(fresh, restored, state, options=options)
+    data = batches(9, seed=2)
+    train(model, optimizer, data)
+    train(fresh, restored, data)
+    assert_same(restored, optimizer)

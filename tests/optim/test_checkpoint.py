@@ -3,12 +3,13 @@
 import copy
 import io
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from nysact import Preconditioner
+from nysact import KFAC, Preconditioner
 from nysact.curvature import SKETCHES
 
 from ..oracles import randn
@@ -232,9 +233,9 @@ def saved_by(model, params=None, steps=2, **options):
     return optimizer.state_dict()
 
 
-def sgd_state():
+def torchs(kind):
     model = two_layers()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = kind(model.named_parameters(), lr=0.1)
     model(images()).sum().backward()
     optimizer.step()
     return optimizer.state_dict()
@@ -252,7 +253,7 @@ def in_groups():
 
 
 def unlisted():
-    state = saved_by(two_layers())
+    state = saved_by(two_layers(), rank=4)
     state["state"][99] = state["state"][0]
     return state
 
@@ -280,8 +281,25 @@ MISMATCHES = {
         ValueError,
         r"lacks .* for '0\.weight'",
     ),
-    "another optimizer": (sgd_state, (ValueError, KeyError), "rank=None|lacks"),
-    "parameters that are not listed": (unlisted, ValueError, "rank=10|does not list"),
+    "SGD's": (lambda: torchs(torch.optim.SGD), ValueError, "a state of SGD, not of NysAct"),
+    "AdamW's": (lambda: torchs(torch.optim.AdamW), ValueError, "a state of AdamW, not of NysAct"),
+    "Adam's": (lambda: torchs(torch.optim.Adam), ValueError, "a state of Adam, not of NysAct"),
+    "another curvature's": (
+        lambda: KFAC(two_layers()).state_dict(),
+        ValueError,
+        "saved with rank=None, this optimizer has rank=4",
+    ),
+    "parameters that are not listed": (unlisted, ValueError, "does not list"),
+    "nothing": (lambda: None, TypeError, "state_dict is None, expected the dict"),
+    "a file's name": (lambda: "run.pt", TypeError, "is 'run.pt', .*: load the file first"),
+    "a path": (lambda: Path("run.pt"), TypeError, r"PosixPath.*load the file first"),
+    "a list": (lambda: [1, 2], TypeError, r"state_dict is \[1, 2\]"),
+    "a whole checkpoint": (
+        lambda: {"model": {}, "optimizer": saved_by(two_layers(), rank=4), "epoch": 3},
+        ValueError,
+        "a whole checkpoint, pass its entry 'optimizer'",
+    ),
+    "an empty dict": (dict, ValueError, r"has no 'state', only \[\]"),
     "layers that are not in it": (
         lambda: {**(saved := saved_by(two_layers(), rank=4)), "state": {2: saved["state"][2]}},
         ValueError,
@@ -306,8 +324,8 @@ MISMATCHES = {
         ValueError,
         "damping=-1.0",
     ),
-    "no state": (lambda: {"param_groups": []}, KeyError, "has no 'state'"),
-    "a model's": (lambda: two_layers().state_dict(), KeyError, "has no 'state'"),
+    "no state": (lambda: {"param_groups": []}, ValueError, "has no 'state'"),
+    "a model's": (lambda: two_layers().state_dict(), ValueError, "it is that of a model"),
 }
 
 

@@ -76,10 +76,6 @@ def test_what_is_told_of_the_layers_can_not_change_the_optimizer():
     assert list(optimizer.skipped) == ["1"]
 
 
-def test_the_representation_shows_the_settings():
-    assert "damping: 0.25" in repr(plain(two_layers(), damping=0.25))
-
-
 # --- groups added later ----------------------------------------------------------------------
 
 

@@ -99,10 +99,3 @@ def test_a_layer_without_gradient_stays_without():
     engine.step()
     assert model[5].weight.grad is None
     assert torch.equal(model[5].bias.grad, bias)
-
-
-@pytest.mark.parametrize("options", [{"lr": 0.1}, {"momentum": 0.9}])
-def test_what_belongs_to_the_update_is_no_option_of_a_group(options):
-    model = two_layers()
-    with pytest.raises(ValueError, match="unknown parameter group option"):
-        Preconditioner(model, [{"params": model.parameters(), **options}])

@@ -260,6 +260,40 @@ def test_clipping_acts_on_the_groups_of_sgd_alone():
 
 
 @pair
+def test_micro_batches_give_the_update_of_their_union(face):
+    whole, parts = (Network(torch.float64).eval() for _ in range(2))
+    # Of eight rows: at a higher rank some directions of the sketch would be rounding alone.
+    settings = {**SETTINGS, "rank": 4, "subsample": 1}
+    reference, optimizer = face(whole, **settings), face(parts, **settings)
+    for step in range(6):
+        inputs, targets = randn(8, 1, 8, 8, seed=step), torch.arange(8) % 3
+        for model, chosen, sizes in ((whole, reference, 8), (parts, optimizer, [3, 1, 4])):
+            chosen.zero_grad()
+            for x, y in zip(inputs.split(sizes), targets.split(sizes), strict=True):
+                (F.cross_entropy(model(x), y, reduction="sum") / 8).backward()
+            chosen.step()
+    for mine, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-7)
+
+
+@pair
+def test_a_closure_does_what_the_lines_of_a_loop_do(face):
+    model, alone = Network(), Network()
+    optimizer, reference = face(model, **SETTINGS), face(alone, **SETTINGS)
+    for step in range(6):
+
+        def closure(step=step):
+            optimizer.zero_grad()
+            loss = loss_of(model, step)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    run(alone, reference, range(6))
+    assert same(optimizer, reference)
+
+
+@pair
 def test_a_scaler_skips_and_scales_without_a_trace(face):
     model, alone = Network(), Network()
     optimizer, reference = face(model, **SETTINGS), face(alone, **SETTINGS)

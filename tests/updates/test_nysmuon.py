@@ -38,7 +38,7 @@ def test_with_full_rank_each_step_is_the_dense_formula(subject, options, form):
         weight, bias = subject.weight(model), subject.bias(model)
         gradient = subject.matrices(model, weight.grad)
         joint = torch.cat([gradient, bias.grad.reshape(*gradient.shape[:2], 1)], dim=2)
-        inverse = trace_power(subject.covariance(model, inputs), 0.5, subject.power(model))
+        inverse = trace_power(subject.covariance(model, inputs), 1.0, subject.power(model))
         before = subject.matrices(model, weight.detach().clone())
         expected = dense.step(before, (joint @ inverse)[..., :-1])
         optimizer.step()

@@ -7,9 +7,8 @@ from torch import nn
 from ..oracles import error, randn
 from ..steps import gradients, plain, same, set_gradients, two_layers, values
 
-# Gradients are set by hand, so that nothing is preconditioned.
-pytestmark = pytest.mark.filterwarnings("ignore:.*had gradients for two windows:UserWarning")
-
+# The gradients here are set by hand, so that no layer has factors.
+pytestmark = pytest.mark.filterwarnings("ignore:.*had gradients for two windows")
 SETTINGS = {
     "plain": {},
     "momentum": {"momentum": 0.9},

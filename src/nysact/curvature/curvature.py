@@ -142,4 +142,4 @@ def lift_damping(damping: Damping, like: Tensor) -> Damping:
 
 def seeded(seed: int) -> torch.Generator:
     """Create a CPU generator: the same numbers on every device, the global stream untouched."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(device="cpu").manual_seed(seed)

@@ -17,7 +17,9 @@ class Exact(JoinedCurvature):
         return {"covariance": (shape.dim, shape.dim)}
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
-        eigenvalues = torch.zeros(len(seeds), shape.groups, shape.dim, dtype=torch.float64)
+        eigenvalues = torch.zeros(
+            len(seeds), shape.groups, shape.dim, dtype=torch.float64, device="cpu"
+        )
         return {"basis": torch.diag_embed(eigenvalues), "eigenvalues": eigenvalues}
 
     def measure(self, linear_map: LinearMap, probes: Tensor, offset: int = 0) -> Tensors:

@@ -118,7 +118,7 @@ def _each(
         return factorise(matrices), succeeded
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         if matrices.ndim == 2:
-            return factorise(torch.eye(*matrices.shape).to(matrices)), ~succeeded
+            return factorise(torch.eye(*matrices.shape, device="cpu").to(matrices)), ~succeeded
     # One by one, so that a bad matrix spoils no other.
     factors, outcomes = zip(*(_each(factorise, matrix) for matrix in matrices), strict=True)
     return tuple(map(torch.stack, zip(*factors, strict=True))), torch.stack(outcomes)

@@ -41,7 +41,7 @@ class Nystrom(Curvature):
             # The first probes are this basis.
             basis = torch.stack([_gaussian(shape, seed) for seed in seeds])
         else:
-            basis = torch.zeros(size, dtype=torch.float64)
+            basis = torch.zeros(size, dtype=torch.float64, device="cpu")
         root = basis.new_zeros(*size[:2], shape.rank, shape.rank)
         none = basis.new_zeros(size[:2])
         return {"basis": basis, "root": root, "shift": none, "residual": none.clone()}
@@ -129,16 +129,18 @@ def _captured(root: Tensor, shift: Tensor) -> Tensor:
 
 def _columns(shape: Shape, seed: int) -> Tensor:
     """Draw distinct columns of the identity, ``(groups, dim, rank)``."""
-    scores = torch.rand(shape.groups, shape.dim, generator=seeded(seed), dtype=torch.float64)
+    scores = torch.rand(
+        shape.groups, shape.dim, generator=seeded(seed), dtype=torch.float64, device="cpu"
+    )
     chosen = scores.argsort(-1)[:, : shape.rank].unsqueeze(1)
-    probes = torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64)
+    probes = torch.zeros(shape.groups, shape.dim, shape.rank, dtype=torch.float64, device="cpu")
     return probes.scatter_(1, chosen, 1)
 
 
 def _gaussian(shape: Shape, seed: int) -> Tensor:
     """Draw from N(0, 1/d) and orthonormalise, ``(groups, dim, rank)``."""
     size = (shape.groups, shape.dim, shape.rank)
-    drawn = torch.randn(size, generator=seeded(seed), dtype=torch.float64)
+    drawn = torch.randn(size, generator=seeded(seed), dtype=torch.float64, device="cpu")
     # The approximation depends on the range alone; orthonormal probes keep it well conditioned.
     basis: Tensor = torch.linalg.qr(drawn).Q
     return basis

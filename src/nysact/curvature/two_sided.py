@@ -53,7 +53,9 @@ class TwoSided(JoinedCurvature):
 
     def initial(self, shape: Shape, seeds: Sequence[int]) -> Tensors:
         return {
-            f"{side}_{name}": torch.zeros(len(seeds), shape.groups, *size, dtype=torch.float64)
+            f"{side}_{name}": torch.zeros(
+                len(seeds), shape.groups, *size, dtype=torch.float64, device="cpu"
+            )
             for side, features in zip(SIDES, (shape.dim, shape.out), strict=True)
             for name, size in self.factor_sizes(features).items()
         }

@@ -38,8 +38,8 @@ class Factors:
         self._shape = shape
         initial = curvature.initial(shape, self._seeds(0))
         self.current = {name: value.to(dtype) for name, value in initial.items()}
-        self.refreshed = torch.full((len(names),), NEVER, dtype=torch.int64)
-        self.failures = torch.zeros(len(names), dtype=torch.int64)
+        self.refreshed = torch.full((len(names),), NEVER, dtype=torch.int64, device="cpu")
+        self.failures = torch.zeros(len(names), dtype=torch.int64, device="cpu")
         self._action: tuple[Any, Tensors] | None = None
         self._drawn: tuple[int, Tensor] | None = None
 

@@ -185,7 +185,8 @@ class LayerGroup:
         for name, total in self.running.tensors.items():
             empty = torch.zeros_like(total[0])
             sums[name] = torch.stack([each.sums.get(name, empty) for each in pending])
-        on_host = torch.tensor(counts, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        pinned = self.device.type == "cuda"
+        on_host = torch.tensor(counts, dtype=self.dtype, device="cpu", pin_memory=pinned)
         on_device = on_host.to(self.device, non_blocking=True)
         sums[ROWS], samples = on_device[:, :-1], on_device[:, -1:]
         totals, usable = self.curvature.totals(sums, samples), sums[ROWS] > 0

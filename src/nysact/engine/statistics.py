@@ -111,7 +111,7 @@ class RunningStatistics:
         sizes: dict[str, tuple[int, ...]] = {**curvature.statistics(shape), ROWS: ()}
         # Sums of all ranks' data up to the last reduction, each (layers, groups, ...).
         self.tensors = {
-            name: torch.zeros(layers, shape.groups, *size, dtype=dtype)
+            name: torch.zeros(layers, shape.groups, *size, dtype=dtype, device="cpu")
             for name, size in sizes.items()
         }
         # The same of this rank's data since then; empty with one process.

@@ -2,4 +2,3 @@
 
 from nysact.integrations.attach import attach as attach
 from nysact.integrations.attach import unwrap as unwrap
-from nysact.integrations.diagnostics import flat_diagnostics as flat_diagnostics

@@ -76,6 +76,12 @@ def unwrap(optimizer: Any) -> PreconditionedOptimizer:
     return found
 
 
+def metrics(optimizer: Any) -> dict[str, float]:
+    """The diagnostics of an optimizer as loggers take them, under one heading."""
+    values = unwrap(optimizer).diagnostics(flat=True)
+    return {f"nysact/{name}": value for name, value in values.items()}
+
+
 def is_attached(preconditioner: Preconditioner) -> bool:
     """Whether an optimizer steps, saves and loads the preconditioner."""
     return any(each is preconditioner for each in _attached.values())

@@ -5,8 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nysact.integrations.attach import unwrap
-from nysact.integrations.diagnostics import flat_diagnostics
+from nysact.integrations.attach import metrics, unwrap
 from nysact.optim.optimizer import PreconditionedOptimizer
 
 
@@ -17,7 +16,7 @@ class NysActCallback(Callback):
         >>> trainer = Trainer(callbacks=[NysActCallback(every=100)])
 
     Args:
-        every: Steps between logs of :func:`nysact.integrations.flat_diagnostics` to the
+        every: Steps between logs of ``diagnostics(flat=True)`` to the
             ``Trainer``'s loggers.
     """
 
@@ -34,7 +33,7 @@ class NysActCallback(Callback):
         self._logged = step
         for optimizer in _ours(trainer) if trainer.is_global_zero else ():
             for logger in trainer.loggers:
-                logger.log_metrics(flat_diagnostics(optimizer), step=step)
+                logger.log_metrics(metrics(optimizer), step=step)
 
 
 def _ours(trainer: Trainer) -> Iterator[PreconditionedOptimizer]:

@@ -7,8 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from nysact.integrations.attach import attach, unwrap
-from nysact.integrations.diagnostics import flat_diagnostics
+from nysact.integrations.attach import attach, metrics, unwrap
 from nysact.optim import Preconditioner
 from nysact.optim.optimizer import PreconditionedOptimizer
 
@@ -64,7 +63,7 @@ class NysActCallback(TrainerCallback):
 
     Args:
         trainer: The ``Trainer`` that logs.
-        every: Steps between logs of :func:`nysact.integrations.flat_diagnostics`; ``None`` for
+        every: Steps between logs of ``diagnostics(flat=True)``; ``None`` for
             no logs.
     """
 
@@ -76,7 +75,7 @@ class NysActCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._every and state.global_step % self._every == 0:
-            self._trainer.log(flat_diagnostics(kwargs["optimizer"]))
+            self._trainer.log(metrics(kwargs["optimizer"]))
         self._before_save(control.should_save, kwargs["optimizer"])
 
     def on_epoch_end(

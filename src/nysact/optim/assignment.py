@@ -39,13 +39,24 @@ class Assignments:
 
     def divide(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Groups of named parameters, divided where their update is Muon by default."""
-        if "muon" in [group.get("update", self._default) for group in groups]:
-            self._found = _assign(model)
-            self.layouts = {p: each.layout for p, each in self._found.items() if each.layout}
+        self._examine(model, groups)
         divided = [part for group in groups for part in self._divided(group)]
         for group in divided:
             self._check_matrices(group)
         return divided
+
+    def check(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
+        """Raise if a group of an optimizer asks Muon to update what it can't."""
+        self._examine(model, groups)
+        for group in groups:
+            pairs = zip(group["param_names"], group["params"], strict=True)
+            self._check_matrices({**group, "params": list(pairs)})
+
+    def _examine(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
+        """Find what Muon can update, if it is asked for."""
+        if "muon" in [group.get("update", self._default) for group in groups]:
+            self._found = _assign(model)
+            self.layouts = {p: each.layout for p, each in self._found.items() if each.layout}
 
     def _divided(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """Divide a group between Muon and AdamW, unless it says its update."""

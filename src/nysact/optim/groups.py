@@ -1,6 +1,7 @@
 """Parameter groups of a model's named parameters, from what a user passes as ``params``."""
 
 import difflib
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -8,15 +9,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from nysact.engine import clean_name
+from nysact.optim import rules
 from nysact.optim.settings import AdamWOptions, Option, options_of
 
-# What torch, its schedulers and other libraries keep in parameter groups.
-_FOREIGN = {
-    *("params", "param_names", "step", "name", "lr_scale", "precondition", "differentiable"),
-    *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"),
-}
 # Schedulers take an optimizer for AdamW by its default betas: other faces have none.
 _ADAMW = options_of(AdamWOptions, {})
+# What a group has beside the options.
+_OWN = {"precondition": Option(True, rules.of_type(bool)), "step": Option(0, rules.COUNT_OR_ZERO)}
 
 
 def named_groups(model: nn.Module, params: Any) -> list[dict[str, Any]]:
@@ -86,26 +85,45 @@ def _parameters(params: Any) -> Iterable[Any]:
     return [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
 
 
-def unknown_name(names: Collection[str], known: Collection[str]) -> str | None:
-    """The first name that isn't known and the nearest one that is, in words."""
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f", expected one of {sorted(known)}"
-            return f"{name!r}{hint}"
-    return None
+def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
+    """The known name that a misspelt one is most like."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
+
+
+def warn_of_misspelt(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """Warn of names in a group that look like misspelt options; others are other people's."""
+    for name in group.keys() - options.keys() - _OWN.keys() - _ADAMW.keys() - {"params"}:
+        near = nearest(str(name), options.keys(), cutoff=0.75)
+        if near:
+            warnings.warn(
+                f"unknown parameter group option {name!r} is kept, without effect: did you mean "
+                f"{near!r}?",
+                stacklevel=2,
+            )
+
+
+def known_options(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Everything in a parameter group that users may change and that is checked."""
+    return {**options, "precondition": _OWN["precondition"], **_ADAMW}
 
 
 def check_group(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
-    """Check the options of a parameter group that is completed with the defaults."""
-    options = {**options, **{name: _ADAMW[name] for name in _ADAMW if name in group}}
-    unknown = unknown_name(group.keys() - _FOREIGN, options.keys())
-    if unknown:
-        raise ValueError(f"unknown parameter group option {unknown}")
+    """Check the options of a complete parameter group."""
+    check_options(group, {**options, **_OWN})
+    check_options(group, {name: _ADAMW[name] for name in _ADAMW if name in group})
+    check_together(group)
+
+
+def check_options(group: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """Check each of the options by itself."""
     for name, option in options.items():
+        if name not in group:
+            raise ValueError(f"a parameter group has no {name!r}, expected {option.rule.expected}")
         option.check(name, group[name])
-    if not isinstance(group["precondition"], bool):
-        raise ValueError(f"precondition={group['precondition']!r}, expected True or False")
+
+
+def check_together(group: Mapping[str, Any]) -> None:
+    """Check options that depend on each other."""
     if group["inv_interval"] % group["cov_interval"]:
         raise ValueError(
             f"inv_interval={group['inv_interval']} is not a multiple of "

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nysact.engine import Engine, Layer
 from nysact.optim.assignment import Assignments
+from nysact.optim.coverage import by_reason, coverage_of, numbers
+from nysact.optim.settings import Option
 
 
 class InspectableOptimizer(Optimizer):
     """An optimizer with an engine, whose layers and factors can be looked at."""
 
+    _SHOWN = ("update", "lr", "momentum", "weight_decay", "damping", "rank", "precondition")
+    _options: ClassVar[dict[str, Option]]
     engine: Engine
     _skipped: Mapping[str, str]
     _assignments: Assignments
@@ -61,8 +65,13 @@ class InspectableOptimizer(Optimizer):
             raise KeyError(f"no preconditioned layer is called {name!r}: {why}")
         return self.engine.inverse(self.engine.layers[name])
 
-    def diagnostics(self) -> dict[str, dict[str, Any]]:
+    def diagnostics(self, *, flat: bool = False) -> dict[str, Any]:
         """Describe the current factors of each layer.
+
+        Args:
+            flat: Return plain numbers for a logger, ``"layer/trace_captured"`` to its value: of
+                the eigenvalues the largest, of what a grouped convolution has several of the mean;
+                what is not known yet is left out.
 
         Returns:
             Layer name to ``rank``, ``eigenvalues`` (ascending, ``(groups, rank)``) and ``trace``
@@ -70,7 +79,39 @@ class InspectableOptimizer(Optimizer):
             trace, 0 before the first refresh) and ``tail`` (both ``(groups,)``); ``damping``,
             ``refresh_age`` (steps, ``None`` before the first refresh) and ``failures`` (in a row).
         """
-        return {name: self.engine.diagnostics(layer) for name, layer in self.layers.items()}
+        known = {name: self.engine.diagnostics(layer) for name, layer in self.layers.items()}
+        if not flat:
+            return known
+        return {f"{n}/{k}": v for n, each in known.items() for k, v in numbers(each).items()}
+
+    def summary(self) -> str:
+        """Describe in a few lines what is preconditioned, what is not and why, and the updates.
+
+        Returns:
+            Lines to print.
+        """
+        coverage = coverage_of(self.engine.distinct, self.param_groups)
+        lines = [
+            f"{type(self).__name__}: {len(self.engine.distinct)} layers preconditioned, "
+            f"{coverage.share:.1%} of {coverage.total:,} weights"
+        ]
+        lines += [f"  plain update: {line}" for line in by_reason(self.skipped, coverage.left)]
+        for index, group in enumerate(self.param_groups):
+            shown = {name: group[name] for name in self._SHOWN if name in group}
+            settings = ", ".join(f"{name}={value}" for name, value in shown.items())
+            lines.append(f"  group {index}: {len(group['params'])} parameters, {settings}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        group = self.param_groups[0]
+        changed = {
+            name: group[name]
+            for name, option in self._options.items()
+            if name == "lr" or (option.grouped and group[name] != option.default)
+        }
+        settings = "".join(f"{name}={value!r}, " for name, value in changed.items())
+        layers, groups = len(self.engine.distinct), len(self.param_groups)
+        return f"{type(self).__name__}({settings}{layers} layers, {groups} parameter groups)"
 
     def remove_hooks(self) -> None:
         """Remove all hooks from the model; the current factors stay as they are."""

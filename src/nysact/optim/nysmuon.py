@@ -7,10 +7,11 @@ from torch import nn
 from nysact.optim.nysact import NysActOptions, NystromOptimizer
 from nysact.optim.settings import AdamWOptions, MuonOptions
 
-# Chosen by trainings of LeNet-5, a ResNet-20, a ViT, an autoencoder and a GPT; see the docs.
-_GENTLE = {"damping": 0.5, "damping_scale": "trace", "power": "auto", "memory": "long"}
+# Chosen by trainings of LeNet-5, a ResNet-20, a ViT, an autoencoder and a GPT.
+_GENTLE = {"damping_scale": "trace", "power": "auto", "memory": "long"}
 MUON_DEFAULTS = {
     **_GENTLE,
+    "damping": 1.0,
     "update": "muon",
     "lr": 0.02,
     "momentum": 0.95,
@@ -59,7 +60,7 @@ class NysAdamWOptions(NysActOptions, AdamWOptions, total=False):
 class NysAdamW(
     NystromOptimizer,
     options=NysAdamWOptions,
-    defaults={**_GENTLE, "update": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+    defaults={**_GENTLE, "damping": 0.5, "update": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
 ):
     """AdamW on preconditioned gradients.
 

@@ -1,10 +1,9 @@
-"""What the optimizers have in common: construction, parameter groups, a step, the state."""
+"""What the optimizers have in common: construction, a step, the parameter groups."""
 
-import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from nysact.distributed import (
     Processes,
     check_no_join,
     find_processes,
+    is_sharded,
     local_gradient,
     processes_pending,
     refuse_join,
@@ -21,21 +21,29 @@ from nysact.distributed import (
     wrapper_of,
 )
 from nysact.engine import Discovery, Engine, unwrap
-from nysact.optim import checkpoint
 from nysact.optim.assignment import Assignments
+from nysact.optim.coverage import coverage_of, warn_of_small
 from nysact.optim.documentation import documentation_of, signature_of
-from nysact.optim.groups import check_group, name_group, named_groups, names_of, unknown_name
-from nysact.optim.inspection import InspectableOptimizer
+from nysact.optim.groups import (
+    check_group,
+    check_together,
+    name_group,
+    named_groups,
+    names_of,
+    nearest,
+    warn_of_misspelt,
+)
 from nysact.optim.process_search import ProcessSearch
-from nysact.optim.settings import MuonOptions, Option, options_of
+from nysact.optim.settings import MuonOptions, options_of
+from nysact.optim.state import SavedOptimizer
+from nysact.optim.watch import Watch
 from nysact.torch_private import disable_dynamo
 from nysact.updates import adamw_update, clip_step, init_buffers, muon_update, sgd_update
 
 
-class PreconditionedOptimizer(InspectableOptimizer):
+class PreconditionedOptimizer(SavedOptimizer):
     """An optimizer that captures the inputs of a model's layers."""
 
-    _options: ClassVar[dict[str, Option]]
     _model: weakref.ref[nn.Module] | None = None  # once the optimizer is built
 
     def __init_subclass__(
@@ -48,11 +56,19 @@ class PreconditionedOptimizer(InspectableOptimizer):
             cls.__signature__ = signature_of(cls._options)  # type: ignore[attr-defined]
             cls.__doc__ = documentation_of(cls.__doc__ or "", cls._options)
 
+    @torch.inference_mode(mode=False)
     def __init__(self, model: nn.Module, params: Any = None, **options: Any) -> None:
+        if not isinstance(model, nn.Module):
+            face = type(self).__name__
+            raise TypeError(
+                f"model is {type(model).__name__}, expected an nn.Module: write {face}(model) in "
+                f"place of {face}(model.parameters()), and {face}(model, params) to train a part"
+            )
         wrapped, model = model, unwrap(model)
-        unknown = unknown_name(options, self._options)
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no option {unknown}")
+        for name in options.keys() - self._options.keys():
+            near = nearest(name, self._options)
+            hint = f": did you mean {near!r}?" if near else f", expected one of {[*self._options]}"
+            raise TypeError(f"{type(self).__name__} has no option {name!r}{hint}")
         values = {name: options.get(name, each.default) for name, each in self._options.items()}
         for name, option in self._options.items():
             option.check(name, values[name])
@@ -62,40 +78,52 @@ class PreconditionedOptimizer(InspectableOptimizer):
         rest = options_of(MuonOptions, self._alone)
         adamw = {name.removeprefix("adamw_"): option.default for name, option in rest.items()}
         self._assignments = Assignments(defaults.get("update"), adamw)
-        check_group(defaults, self._grouped)
-        groups = self._checked(model, named_groups(model, params), defaults)
+        check_together(defaults)
+        groups = self._checked(model, named_groups(model, params), defaults, step=0)
         pending = processes_pending(wrapped, self._alone["process_group"])
         self._find_processes(None if pending else wrapped)
         super().__init__(groups, defaults)
-        for group in self.param_groups:
-            group["step"] = 0
-        self._start(model)
+        self._observe(self._discover(model))
         self._model = weakref.ref(model)
         self._search = ProcessSearch(model, self._follow_wrapper) if pending else None
+        if not self._alone["exclude"] and all(g["precondition"] for g in self.param_groups):
+            coverage = coverage_of(self.engine.distinct, self.param_groups)
+            warn_of_small(type(self).__name__, coverage, self._skipped)
 
     def _checked(
-        self, model: nn.Module, groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]
+        self,
+        model: nn.Module,
+        groups: Sequence[dict[str, Any]],
+        defaults: Mapping[str, Any],
+        *,
+        step: int,
     ) -> list[dict[str, Any]]:
-        """Groups of named parameters, divided by their update and checked."""
+        """Groups of named parameters, completed, divided by their update and checked."""
+        for group in groups:
+            warn_of_misspelt(group, self._options)
         divided = self._assignments.divide(model, groups)
-        for group in divided:
-            check_group({**defaults, **group}, self._grouped)
-        return divided
+        # torch gives a group without parameters no names.
+        own = {"step": step, "param_names": []}
+        complete = [{**defaults, **group, **own} for group in divided]
+        for group in complete:
+            check_group(group, self._grouped)
+        return complete
 
-    def _start(self, model: nn.Module) -> None:
-        """Observe the layers that the groups cover."""
-        # The engine holds no reference to the optimizer, so that the hooks go with the last one.
-        build, alone = self._curvature, self._alone
-        found = Discovery(
-            model,
-            self.param_groups,
-            alone["exclude"],
-            outputs=build({**alone, **self.param_groups[0], "convolves": False}).observes_outputs,
-            ranks=self._processes.ranks,
-        )
+    def _discover(self, model: nn.Module) -> Discovery:
+        """Find the layers that the groups cover."""
+        groups, alone = self.param_groups, self._alone
+        outputs = self._curvature({**alone, **groups[0], "convolves": False}).observes_outputs
+        ranks = self._processes.ranks
+        found = Discovery(model, groups, alone["exclude"], outputs=outputs, ranks=ranks)
         if not found.layers:
             reasons = "; ".join(f"{name or 'model'}: {why}" for name, why in found.skipped.items())
             raise ValueError(f"no layer of the model can be preconditioned ({reasons:.500})")
+        return found
+
+    def _observe(self, found: Discovery) -> None:
+        """Capture the inputs of layers from now on."""
+        # The engine holds no reference to the optimizer, so that the hooks go with the last one.
+        build, alone = self._curvature, self._alone
         self._skipped = found.skipped
         self.engine = Engine(
             found,
@@ -103,6 +131,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
             self._processes,
             share_refresh=alone["share_refresh"],
         )
+        self._watch = Watch(self.param_groups, self._grouped)
 
     def _find_processes(self, wrapped: nn.Module | None) -> None:
         """Look for the processes that share batches, unless the model is yet to be wrapped."""
@@ -119,19 +148,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
         self.engine.processes = self._processes
         if self._processes:
             with sharded_parameters(model):
-                self._check_params(model)
-                self._restart(model)
-
-    def _check_params(self, model: nn.Module) -> None:
-        """Raise if a wrapper replaced parameters and the optimizer still has the old ones."""
-        owned, layouts = set(model.parameters()), self._assignments.layouts
-        for group in self.param_groups:
-            known = layouts.keys() & owned if group.get("update") == "muon" else owned
-            if not known.issuperset(group["params"]):
-                raise ValueError(
-                    "the model's parameters were replaced after the optimizer was built, as "
-                    "fully_shard does: build the optimizer from the sharded model"
-                )
+                self._regroup(model)
 
     def _living_model(self) -> nn.Module:
         model = None if self._model is None else self._model()
@@ -169,6 +186,7 @@ class PreconditionedOptimizer(InspectableOptimizer):
                 loss = closure()
         if self._search is not None:
             self._search.finish()
+        self._follow_groups()
         self.engine.step(self._update)
         for group in self.param_groups:
             group["step"] += 1
@@ -218,8 +236,9 @@ class PreconditionedOptimizer(InspectableOptimizer):
         """Refuse to take part in ``torch.distributed.algorithms.Join``."""
         refuse_join()
 
-    # --- groups and state --------------------------------------------------------------------
+    # --- parameter groups --------------------------------------------------------------------
 
+    @torch.inference_mode(mode=False)
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; its layers are observed from now on, unless the others aren't.
 
@@ -233,76 +252,52 @@ class PreconditionedOptimizer(InspectableOptimizer):
         if self._model is None:
             super().add_param_group(param_group)
             return
-        model = self._living_model()
-        seen = {param for group in self.param_groups for param in group["params"]}
+        model, seen = self._living_model(), set(self._watch.named().values())
         named = name_group(param_group, names_of(model), seen)
-        for group in self._checked(model, [named], self.defaults):
+        for group in self._checked(model, [named], self.defaults, step=self._watch.step):
             super().add_param_group(group)
-            self.param_groups[-1]["step"] = self.param_groups[0]["step"]
-        self._restart(model)
+        self._restart(model, {})
 
-    def _restart(self, model: nn.Module) -> None:
-        """Observe the layers that the groups cover now; the others keep their statistics."""
-        before, states = self.engine.capture, self.engine.snapshots()
+    def _follow_groups(self) -> None:
+        """Follow parameter groups that others replaced or changed since the last step."""
+        self._watch.adopt(self.param_groups)
+        if self._watch.is_regrouped(self.param_groups):
+            self._regroup(self._living_model())
+        self._watch.check()
+
+    def _regroup(self, model: nn.Module) -> None:
+        """Observe the layers of the groups and the model as they are now."""
+        names, before, seen = names_of(model), self._watch.named(), set[Tensor]()
+        if not all(names.keys() >= set(group["params"]) for group in self.param_groups):
+            raise ValueError(
+                "the parameters of the model or of the optimizer's groups were replaced, as "
+                "fully_shard and master weights do: put the model's own into the groups, or build "
+                "the optimizer again from the model as it is now"
+            )
+        for group in self.param_groups:
+            named = name_group(group, names, seen)["params"]
+            own = {"step": self._watch.step, "param_names": [name for name, _ in named]}
+            group.update({**self.defaults, **group, **own, "params": [p for _, p in named]})
+            check_group(group, self._grouped)
+        self._assignments.check(model, self.param_groups)
+        self._restart(model, {before[names[p]]: p for p in seen if names[p] in before})
+
+    def _restart(self, model: nn.Module, renamed: Mapping[Tensor, Tensor]) -> None:
+        """Observe the layers that the groups cover now; what is known of the others is kept."""
+        found, before, states = self._discover(model), self.engine.capture, self.engine.snapshots()
+        for layer in self.engine.distinct:
+            for name in self.engine.state(layer):
+                self.state.get(layer.weight, {}).pop(name, None)
+        for old, new in renamed.items():
+            state = self.state.pop(old, {})
+            if state and is_sharded(old) == is_sharded(new) and old.shape == new.shape:
+                self.state[new] = state
         observing = before.remove.alive
         before.remove()
-        self._start(model)
-        self.engine.load(states)
+        self._observe(found)
+        self.engine.load({renamed.get(weight, weight): s for weight, s in states.items()})
+        if self.state:
+            self.engine.publish(self.state)
         self.engine.pause(paused=before.paused)
         if not observing:
             self.remove_hooks()
-
-    @torch.no_grad()
-    def consolidate(self) -> None:
-        """Add up what the processes captured since the last refresh; call it on all of them.
-
-        A state dict taken right after holds the statistics of all processes, so that a run that
-        is resumed from it ends with the bits of an undisturbed one. Without it the state dict
-        lacks those since the last refresh. In one process there is nothing to do.
-        """
-        self.engine.consolidate()
-
-    def consolidate_state_dict(self, to: int = 0) -> None:
-        """Do what :meth:`consolidate` does, by the name that Lightning calls before it saves."""
-        self.consolidate()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes, as in ``torch.optim``; alike on all ranks."""
-        if self.engine.unreduced:
-            warnings.warn(
-                f"the state dict of step {self.param_groups[0]['step']} lacks the statistics "
-                "since the last refresh, which the processes have not added up yet: for a run that "
-                "resumes exactly, call optimizer.consolidate() on all processes first, or use "
-                "nysact.integrations",
-                stacklevel=2,
-            )
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state; nothing is changed if it doesn't fit.
-
-        Args:
-            state_dict: What :meth:`state_dict` returned, on any device.
-
-        Raises:
-            ValueError: If it was saved for another model, other groups, or another rank or
-                sketch.
-        """
-        state_dict = checkpoint.without_gaps(state_dict)
-        expected = {layer.weight: self.engine.state(layer) for layer in self.engine.distinct}
-        states = checkpoint.match(state_dict, self.param_groups, expected)
-        for group in state_dict["param_groups"]:
-            check_group({**self.defaults, **group}, self._grouped)
-        super().load_state_dict(state_dict)
-        self.engine.regroup(self.param_groups)
-        # torch casts every tensor to its parameter's dtype: take the originals.
-        self.engine.load({param: state for param, state in states.items() if "rows" in state})
-        self.engine.publish(self.state)
-        checkpoint.shard_buffers(self.state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be copied: a copy would not observe the model."""
-        raise TypeError(
-            f"a {type(self).__name__} can't be copied or pickled, its hooks are on the model: save "
-            "optimizer.state_dict() and load it into a new optimizer"
-        )

@@ -58,7 +58,7 @@ BOUND = Rule(
 )
 RATE = Rule(
     lambda v: (
-        v.numel() == 1 and bool(v.isfinite().all())
+        v.numel() == 1 and v.is_floating_point() and bool(v.isfinite() and v >= 0)
         if isinstance(v, Tensor)
         else NOT_NEGATIVE.holds(v)
     ),

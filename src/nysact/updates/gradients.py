@@ -39,7 +39,7 @@ def steps_of(params: Sequence[Tensor], state: States, *, fused: bool | None) -> 
     """The parameters' numbers of steps, on the host unless a fused kernel counts them."""
     for param in params:
         if "step" not in state[param]:
-            device = param.device if fused else None
+            device = param.device if fused else "cpu"
             state[param]["step"] = torch.zeros((), dtype=torch.float32, device=device)
     return [state[param]["step"] for param in params]
 

@@ -134,7 +134,7 @@ CLIPPED: Settings = {**MOMENTUM, "damping": 0.03, "kl_clip": 1e-3, **INTERVALS}
 KRONECKER: Settings = {**CLIPPED, "stat_decay": 0.95}
 EVA: Settings = {**CLIPPED, **AT_ONCE}
 TRACE: Settings = {"damping": 0.2, "damping_scale": "trace", "stat_decay": 0.95, **INTERVALS}
-GENTLE: Settings = {"damping": 0.5, "power": "auto", "memory": "long", "rank": 10}
+GENTLE: Settings = {"power": "auto", "memory": "long", "rank": 10}
 MUON: Settings = {
     **{"lr": 0.02, "momentum": 0.95, "weight_decay": 0.0},
     **{"adamw_lr": 3e-3, "adamw_betas": (0.9, 0.99), "adamw_weight_decay": 0.0},
@@ -239,11 +239,20 @@ BASELINES: Mapping[str, Baseline] = {
         MUON,
         "Du and Su, arXiv 2604.01472, with its damping; rates and intervals of NysMuon",
     ),
-    "nysmuon": Baseline("NysMuon", NysMuon, {**MUON, **GENTLE}, "this library's defaults"),
+    "nysmuon": Baseline(
+        "NysMuon", NysMuon, {**MUON, **GENTLE, "damping": 1.0}, "this library's defaults"
+    ),
     "nysadamw": Baseline(
         "NysAdamW",
         NysAdamW,
-        {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01, **TRACE, **GENTLE},
+        {
+            "lr": 1e-3,
+            "betas": (0.9, 0.999),
+            "weight_decay": 0.01,
+            **TRACE,
+            **GENTLE,
+            "damping": 0.5,
+        },
         "this library's defaults",
     ),
 }

@@ -11,7 +11,9 @@ from nysact.experiments.options import REPORT, RUNS, Output
 
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(help="Folders of runs.", show_default=str(RUNS), metavar="FOLDER..."),
+    typer.Argument(
+        help="Folders of runs, or a suite.csv.", show_default=str(RUNS), metavar="FOLDER..."
+    ),
 ]
 Recipes = Annotated[
     list[str] | None,
@@ -22,17 +24,11 @@ Goal = Annotated[
     typer.Option(help="Time to this quality: 72, or '90% of SGD'.", show_default="the recipe's"),
 ]
 
-Suite = Annotated[
-    bool,
-    typer.Option("--suite", help="Compare optimizers over tasks, from runs or a suite.csv."),
-]
-
 
 def report(
     runs: Folders = None,
     recipe: Recipes = None,
     target: Goal = None,
-    suite: Suite = False,
     output: Output = REPORT,
 ) -> None:
     """Make tables, figures and a page of stored runs."""
@@ -41,12 +37,12 @@ def report(
     from nysact.experiments.metrics import parse_target
     from nysact.experiments.recipes import load, names
     from nysact.experiments.report.report import sections_of, write_report
-    from nysact.experiments.report.suite_report import evaluations_in, write_suite
+    from nysact.experiments.report.suite_report import read_results, write_suite
     from nysact.experiments.run.store import StoredRun, load_runs
 
     with errors_shown():
-        if suite:
-            write_suite([evaluations_in(path) for path in runs or [RUNS]], output, Console())
+        if runs and runs[0].suffix == ".csv":
+            write_suite(read_results(runs[0]), output, Console())
             return
         goal = None if target is None else parse_target(target)
         chosen = [load(name) for name in recipe or names()]

@@ -1,30 +1,26 @@
-"""A suite of tasks: every evaluation of every run as one table, and what follows from it.
+"""What the raw results of ``nysact suite`` say of each optimizer on each task.
 
-A run is of a task (the column of its recipe), an optimizer (the row), a learning rate and a seed.
-For each task and optimizer the rate is chosen by the validation metric, on the seeds with which all
-rates were tried; the other seeds at that rate are the final runs, judged by the test metric.
+They have a line for each evaluation of each run. Runs of the part "tuning" choose a learning rate
+by the validation set, those of the part "test" are at the rate that was chosen, with other seeds.
 """
-
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from nysact.experiments.errors import ExperimentError
-from nysact.experiments.metrics import METRICS, Metric, metric_of
-from nysact.experiments.recipes import load
-from nysact.experiments.report.config_diff import options_of
-from nysact.experiments.run.store import StoredRun, failure_of
+from nysact.experiments.metrics import Metric, metric_of
 
 PLACE = ["task", "optimizer"]
-RUN = [*PLACE, "rate", "seed"]
-COSTS = ["mean_step_seconds", "optimizer_state_bytes", "peak_memory"]
-# ``value`` is the test metric's, ``validation`` that of the metric named by ``chosen_by``.
-COLUMNS = [*RUN, "state", "metric", "chosen_by", *COSTS, "step", "seconds", "value", "validation"]
+RUN = [*PLACE, "learning_rate", "seed"]
+COSTS = ["mean_step_seconds", "optimizer_state_bytes"]
+COLUMNS = [*RUN, "part", "failure", *COSTS, "step", "seconds"]
+# Tasks are judged, and rates chosen, by the first of these that was recorded.
+TEST = (
+    *("test_accuracy", "rollout_cost", "test_l2_error", "bits_per_byte"),
+    *("test_squared_error", "test_loss"),
+)
+VALIDATION = ("validation_accuracy", "validation_loss")
 # The target of a task is this optimizer's final quality.
 REFERENCE = "AdamW"
 RESAMPLES, CONFIDENCE = 9999, 0.95
@@ -32,47 +28,25 @@ RESAMPLES, CONFIDENCE = 9999, 0.95
 LONGEST = 4.0
 
 
-def evaluations(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """List every evaluation of every run that has ended, a failed one with what it reached."""
-    frame = pd.DataFrame([line for run in runs for line in lines_of(run)], columns=COLUMNS)
-    frame = frame.astype(dict.fromkeys([*COSTS, "seconds", "value", "validation"], float))
-    return frame.sort_values([*RUN, "step"], ignore_index=True)
-
-
-def lines_of(run: StoredRun) -> Iterator[dict[str, Any]]:
-    """List the evaluations of a run; one that failed before the first has an empty line."""
-    config, failed = run.config, failure_of(run) is not None
-    if run.result is None and not failed:
-        return
-    recorded = {name for record in run.metrics for name in record}
-    metric = metric_of_run(run, recorded)
-    names = (metric.replace("test_", "validation_"), "validation_loss")
-    chosen_by = next((name for name in names if name in recorded), metric)
-    common = {
-        **{"task": config["column"], "optimizer": config["row"], "seed": config["seed"]},
-        **{"rate": options_of(config)["lr"], "state": "failed" if failed else "finished"},
-        **{"metric": metric, "chosen_by": chosen_by},
-        **{name: (run.timings or {}).get(name) for name in COSTS},
-    }
-    seconds = {record["step"]: record["seconds"] for record in run.timing}
-    for record in run.metrics or [{}]:
-        place = {"step": record.get("step", 0), "seconds": seconds.get(record.get("step"))}
-        values = {"value": record.get(metric), "validation": record.get(chosen_by)}
-        yield {**common, **place, **values}
-
-
-def metric_of_run(run: StoredRun, recorded: Iterable[str]) -> str:
-    """Name the metric that judges a run: that of its recipe, or the first that it recorded."""
-    with suppress(ExperimentError):
-        return load(run.config["recipe"]).report.metric
-    known = [name for name in METRICS if name in recorded and not name.startswith("validation")]
-    return known[0] if known else "test_loss"
+def judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the test and the validation metric of each task, by name, and their values."""
+    parts = []
+    for _, mine in frame.groupby("task", sort=False):
+        for column, value, names in (
+            ("metric", "value", TEST),
+            ("chosen_by", "validation", VALIDATION),
+        ):
+            known = [name for name in names if name in mine and mine[name].notna().any()]
+            name = known[0] if known else names[-1]
+            mine = mine.assign(**{column: name, value: mine.get(name, np.nan)})
+        parts.append(mine.sort_values([*RUN, "step"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def last_lines(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the last evaluation of each run; a failed run has no quality."""
     last = frame.drop_duplicates(RUN, keep="last").copy()
-    last.loc[last["state"] == "failed", ["value", "validation"]] = np.nan
+    last.loc[last["failure"].notna(), ["value", "validation"]] = np.nan
     return last
 
 
@@ -81,59 +55,33 @@ def metric_in(frame: pd.DataFrame, column: str = "metric") -> Metric:
     return metric_of(str(frame[column].iloc[0]))
 
 
-def rates_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """Average the validation metric by rate, over the seeds with which every rate was tried."""
-    last = last_lines(frame)
-    tried = last.groupby([*PLACE, "seed"])["rate"].transform("nunique")
-    searched = last[tried == last.groupby(PLACE)["rate"].transform("nunique")]
-    found = searched.groupby([*PLACE, "rate"]).agg(
-        validation=("validation", "mean"), failed=("validation", lambda v: v.isna().any()),
-        chosen_by=("chosen_by", "first"), seeds=("seed", set),
-    )  # fmt: skip
-    found["validation"] = found["validation"].mask(found["failed"])
-    return found.reset_index("rate")
-
-
-def chosen_rates(rates: pd.DataFrame) -> pd.DataFrame:
-    """Choose the best rate of each task and optimizer, with what is lost at the rates beside it."""
-    # The larger loss of validation quality at the next lower and the next higher rate: infinite
-    # where training failed, missing where there is no other rate.
-    lines = {}
-    for place, mine in rates.sort_values("rate").groupby(level=PLACE):
-        sign = 1.0 if metric_in(mine, "chosen_by").higher else -1.0
-        quality = (sign * mine["validation"]).fillna(-np.inf).to_numpy()
-        best = int(quality.argmax())
-        beside = [quality[i] for i in (best - 1, best + 1) if 0 <= i < len(quality)]
-        off = quality[best] - min(beside) if beside and np.isfinite(quality[best]) else np.nan
-        searched = mine["seeds"].iloc[0] if len(mine) > 1 else set()
-        lines[place] = {"rate": mine["rate"].iloc[best], "off": off, "searched": searched}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(PLACE)
-
-
-def final_runs(frame: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Keep the evaluations of the final runs: other seeds at the chosen rate, or all if none."""
-    mine = frame.join(chosen[["rate", "searched"]].rename(columns={"rate": "best"}), on=PLACE)
-    mine = mine[mine["rate"] == mine["best"]]
-    searched = [seed in seeds for seed, seeds in zip(mine["seed"], mine["searched"], strict=True)]
-    mine = mine.assign(searched=searched)
-    others = mine.groupby(PLACE)["searched"].transform(lambda flags: not flags.all())
-    return mine[~(mine["searched"] & others)].drop(columns=["best", "searched"])
+def off_by_a_step(tuned: pd.DataFrame) -> pd.Series:
+    """Give the larger loss of validation quality at the rates beside the best one, by optimizer."""
+    # Infinite where training failed there, missing where no other rate was tried.
+    losses = {}
+    for name, mine in last_lines(tuned).sort_values("learning_rate").groupby("optimizer"):
+        higher = metric_in(mine, "chosen_by").higher
+        quality = mine["validation"] if higher else -mine["validation"]
+        values = quality.fillna(-np.inf).to_numpy()
+        best = int(values.argmax())
+        beside = [values[i] for i in (best - 1, best + 1) if 0 <= i < len(values)]
+        losses[name] = values[best] - min(beside) if beside else np.nan
+    return pd.Series(losses, dtype=float)
 
 
 def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """Sum the suite up: a line for each task and optimizer."""
-    chosen = chosen_rates(rates_of(frame))
-    tasks = final_runs(frame, chosen).groupby("task")
-    found = pd.concat({task: task_summary(mine, reference) for task, mine in tasks})
-    return found.rename_axis(PLACE).join(chosen[["rate", "off"]])
+    """Sum judged results up: a line for each task and optimizer."""
+    tasks = {task: task_summary(mine, reference) for task, mine in frame.groupby("task")}
+    return pd.concat(tasks).rename_axis(PLACE)
 
 
-def task_summary(finals: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """Compare the final runs of a task: a line for each optimizer."""
-    metric, last = metric_in(finals), last_lines(finals)
+def task_summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Compare the optimizers on a task."""
+    finals = frame[frame["part"] == "test"]
+    metric, last = metric_in(frame), last_lines(finals)
     found = last.groupby("optimizer").agg(
-        mean=("value", "mean"), std=("value", "std"), n=("value", "count"), runs=("seed", "size"),
-        **{cost: (cost, "mean") for cost in COSTS},
+        rate=("learning_rate", "first"), mean=("value", "mean"), std=("value", "std"),
+        n=("value", "count"), runs=("seed", "size"), **{cost: (cost, "mean") for cost in COSTS},
     )  # fmt: skip
     # An optimizer that failed with some seed comes after all that did not.
     quality = found["mean"].where(found["n"] == found["runs"])
@@ -141,6 +89,7 @@ def task_summary(finals: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFra
     found["metric"] = metric.name
     values = last.pivot(index="seed", columns="optimizer", values="value")
     found = found.join(against_best_rivals(values, found["rank"]))
+    found["off"] = off_by_a_step(frame[frame["part"] == "tuning"])
     target = found["mean"].get(reference, np.nan)
     return found.join(times_to(finals, target))
 

@@ -1,6 +1,5 @@
 """Tables and pictures of a suite of tasks, drawn from the table of its evaluations."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from nysact.experiments.report.style import (
     styles,
 )
 from nysact.experiments.report.tables import Cell, Table, to_latex, to_markdown, to_terminal
-from nysact.experiments.run.store import load_runs
 
 MIB = 2**20
 RANKED = (
@@ -36,30 +34,25 @@ EXPLAINED = (
 )
 
 
-def evaluations_in(path: Path) -> pd.DataFrame:
-    """List the evaluations of the runs in a folder, or read those that were written as CSV."""
-    if path.suffix != ".csv":
-        return suite.evaluations(load_runs(path))
+def read_results(path: Path) -> pd.DataFrame:
+    """Read the raw results that ``nysact suite`` wrote."""
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{path}: cannot be read as CSV ({error})") from error
     missing = [name for name in suite.COLUMNS if name not in frame]
-    if missing:
+    if missing or not (frame["part"] == "test").any():
+        lack = f"column {missing[0]}" if missing else "run of the part test"
         raise ExperimentError(
-            f"{path}: there is no column {missing[0]}; expected the columns "
-            f"{', '.join(suite.COLUMNS)}, as nysact report --suite writes them"
+            f"{path}: there is no {lack}; expected the suite.csv of a finished nysact suite"
         )
     return frame
 
 
-def write_suite(parts: Sequence[pd.DataFrame], output: Path, console: Console) -> None:
-    """Write the table of all evaluations, and every table and picture that follows from it."""
-    frame = pd.concat(parts, ignore_index=True)
-    if frame.empty:
-        raise ExperimentError("the suite has no run that has ended; train some, or name folders")
+def write_suite(results: pd.DataFrame, output: Path, console: Console) -> None:
+    """Write every table and picture that follows from the raw results."""
     check_writable(output, "--output")
-    frame.to_csv(output / "suite.csv", index=False)
+    frame = suite.judged(results)
     found = suite.summary(frame)
     tables = {"suite": summary_table(found)}
     for task, mine in found.groupby("task"):
@@ -68,13 +61,9 @@ def write_suite(parts: Sequence[pd.DataFrame], output: Path, console: Console) -
         write_text(output / f"{name}.md", to_markdown(table))
         write_text(output / f"{name}.tex", to_latex(table))
         console.print(to_terminal(table))
-    rates = suite.rates_of(frame)
-    pictures = {
-        "time": time_figure(suite.final_runs(frame, suite.chosen_rates(rates))),
-        "rates": rates_figure(rates),
-        "profile": profile_figure(found),
-    }
-    for name, figure in pictures.items():
+    figures = {"time": time_figure, "rates": rates_figure}
+    pictures = {name: make(frame) for name, make in figures.items()}
+    for name, figure in {**pictures, "profile": profile_figure(found)}.items():
         save(figure, output / f"suite-{name}")
     console.print(f"Written to {output.resolve()}", soft_wrap=True, highlight=False, markup=False)
 
@@ -95,7 +84,7 @@ def quality(line: pd.Series, note: str) -> Cell:
     digits, mark = metric_of(line["metric"]).digits, {1.0: "best", 2.0: "second"}
     spread = f" ± {line['std']:.{digits}f}" if line["n"] > 1 else ""
     text = f"{line['mean']:.{digits}f}{spread}" if line["n"] else "failed"
-    return Cell(text, mark.get(line["rank"], ""), note)
+    return Cell(text, mark.get(line["rank"], "") if line["n"] == line["runs"] else "", note)
 
 
 def task_table(task: str, found: pd.DataFrame) -> Table:
@@ -107,7 +96,8 @@ def task_table(task: str, found: pd.DataFrame) -> Table:
         rows[name] = {
             "rate": Cell(number(line["rate"])),
             metric.title: quality(line, f"{lost:.0f} failed" if lost else ""),
-            "to the best rival": Cell(against_rival(line, metric.digits)),
+            "best rival": Cell(line["rival"] if isinstance(line["rival"], str) else "–"),
+            "difference": Cell(difference(line, metric.digits)),
             "steps": Cell(reached(line, "steps", ".0f")),
             "seconds": Cell(reached(line, "seconds", ".1f")),
             "off": Cell("diverges" if np.isinf(line["off"]) else off),
@@ -123,10 +113,10 @@ def written(value: float, form: str) -> str:
     return "–" if np.isnan(value) else format(value, form)
 
 
-def against_rival(line: pd.Series, digits: int) -> str:
+def difference(line: pd.Series, digits: int) -> str:
     """Write the difference to the best rival with its interval."""
     numbers = [written(line[name], f"+.{digits}f") for name in ("difference", "low", "high")]
-    return "{} [{}, {}] {}".format(*numbers, line["rival"]) if numbers[0] != "–" else "–"
+    return "{} [{}, {}]".format(*numbers) if numbers[0] != "–" else "–"
 
 
 def reached(line: pd.Series, cost: str, form: str) -> str:
@@ -135,41 +125,41 @@ def reached(line: pd.Series, cost: str, form: str) -> str:
     return text if line["reached"] == line["runs"] else f"{text} ({line['reached']}/{line['runs']})"
 
 
-def time_figure(finals: pd.DataFrame) -> Figure:
+def time_figure(frame: pd.DataFrame) -> Figure:
     """Draw the test metric of the final runs against training time, a panel for each task."""
-    tasks = dict(list(finals[finals["state"] == "finished"].groupby("task")))
-    figure, panels = panel_grid(len(tasks))
-    look = styles(sorted(finals["optimizer"].unique()))
-    for (task, mine), axes in zip(tasks.items(), panels, strict=True):
+    figure, panels = panel_grid(frame["task"].nunique())
+    look = styles(sorted(frame["optimizer"].unique()))
+    for (task, mine), axes in zip(frame.groupby("task", sort=False), panels, strict=True):
         metric = suite.metric_in(mine)
-        points = mine.groupby(["optimizer", "step"])["value"].agg(["mean", "min", "max", "size"])
-        points = points.set_axis(["mean", "low", "high", "seeds"], axis=1)
-        points["x"] = mine.groupby(["optimizer", "step"])["seconds"].mean()
+        finals = mine[(mine["part"] == "test") & mine["failure"].isna()]
+        points = finals.groupby(["optimizer", "step"]).agg(
+            x=("seconds", "mean"), mean=("value", "mean"), low=("value", "min"),
+            high=("value", "max"),
+        )  # fmt: skip
         for name, line in points.groupby("optimizer"):
-            draw(axes, str(name), line[line["seeds"] == line["seeds"].max()], look[str(name)])
+            draw(axes, str(name), line, look[str(name)])
         axes.set(title=task, xlabel="training time (s)", ylabel=metric.title)
         logarithmic(axes, metric)
     legend_below(figure, "mean over the final seeds, in a band from the lowest to the highest")
     return figure
 
 
-def rates_figure(rates: pd.DataFrame) -> Figure:
+def rates_figure(frame: pd.DataFrame) -> Figure:
     """Draw the validation metric over the learning rates, a panel for each task."""
-    tasks = dict(list(rates.groupby("task")))
-    figure, panels = panel_grid(len(tasks))
-    look = styles(sorted(rates.index.get_level_values("optimizer").unique()))
-    for (task, mine), axes in zip(tasks.items(), panels, strict=True):
+    figure, panels = panel_grid(frame["task"].nunique())
+    look = styles(sorted(frame["optimizer"].unique()))
+    for (task, mine), axes in zip(frame.groupby("task", sort=False), panels, strict=True):
         metric = suite.metric_in(mine, "chosen_by")
-        for name, line in mine.sort_values("rate").groupby("optimizer"):
+        tuned = suite.last_lines(mine[mine["part"] == "tuning"]).dropna(subset="validation")
+        for name, line in tuned.sort_values("learning_rate").groupby("optimizer"):
             # Relative to the best rate, as optimizers have rates of different scales.
-            best = line["validation"].argmax() if metric.higher else line["validation"].argmin()
-            ratio = line["rate"] / line["rate"].iloc[best]
+            best = line["validation"].agg("idxmax" if metric.higher else "idxmin")
+            ratio = line["learning_rate"] / line["learning_rate"][best]
             axes.plot(ratio, line["validation"], **look[str(name)], markersize=5, label=name)
-        axes.set(
-            title=task, xlabel="learning rate / the best one", ylabel=metric.title, xscale="log"
-        )
+        axes.set(title=task, xlabel="learning rate / the best one", ylabel=metric.title)
+        axes.set_xscale("log")
         logarithmic(axes, metric)
-    legend_below(figure, "mean over the seeds of the search; no point where training failed")
+    legend_below(figure, "no point where training failed")
     return figure
 
 
