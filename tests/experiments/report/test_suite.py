@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from nysact.experiments.commands import app
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.metrics import METRICS
 from nysact.experiments.report import suite
 from nysact.experiments.report.suite_report import read_results, write_suite
 
@@ -88,6 +89,10 @@ def test_each_task_has_the_metric_that_it_recorded():
         "images": "test_accuracy",
         "text": "bits_per_byte",
     }
+
+
+def test_every_metric_of_a_test_can_judge_a_task():
+    assert set(suite.TEST) == {n for n in METRICS if not n.startswith(("train", "validation"))}
 
 
 def test_an_optimizer_that_failed_with_a_seed_comes_last():

@@ -16,7 +16,10 @@ RUN = [*PLACE, "learning_rate", "seed"]
 COSTS = ["mean_step_seconds", "optimizer_state_bytes"]
 COLUMNS = [*RUN, "part", "failure", *COSTS, "step", "seconds"]
 # Tasks are judged, and rates chosen, by the first of these that was recorded.
-TEST = ("test_accuracy", "bits_per_byte", "test_squared_error", "test_loss")
+TEST = (
+    *("test_accuracy", "rollout_cost", "test_l2_error", "bits_per_byte"),
+    *("test_squared_error", "test_loss"),
+)
 VALIDATION = ("validation_accuracy", "validation_loss")
 # The target of a task is this optimizer's final quality.
 REFERENCE = "AdamW"
