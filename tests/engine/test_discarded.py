@@ -96,3 +96,27 @@ def test_sums_are_freed_with_the_graph_though_the_loss_lives_on(retain):
     (call,) = [each for each in captured() if not any(each is other for other in before)]
     assert bool(call.sums) == retain
     del loss
+
+
+@pytest.mark.parametrize("way", ["model.zero_grad", "zero_", "foreach"])
+def test_gradients_that_were_set_to_zero_drop_their_calls(way):
+    module, optimizer = linear()
+    skipped, used = randn(5, 3, seed=1), randn(4, 3)
+    backward(module, skipped)
+    if way == "model.zero_grad":
+        module.zero_grad(set_to_none=False)
+    elif way == "zero_":
+        module.weight.grad.zero_()
+    else:
+        torch._foreach_zero_([param.grad for param in module.parameters()])
+    backward(module, used)
+    check_counted(optimizer, module, used)
+
+
+def test_gradients_that_were_changed_keep_their_calls():
+    module, optimizer = linear()
+    batches = randn(4, 3), randn(5, 3, seed=1)
+    for inputs in batches:
+        backward(module, inputs)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
+    check_counted(optimizer, module, *batches)

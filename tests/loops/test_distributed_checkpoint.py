@@ -73,3 +73,21 @@ def test_a_frozen_layer_among_the_parameters_is_no_hindrance(flatten):
     train(model, optimizer, data)
     train(fresh, restored, data)
     assert_same(restored, optimizer)
+
+
+def test_a_bias_that_was_frozen_before_any_step_is_no_part_of_the_state():
+    """As a new process freezes it before it loads."""
+    states = []
+    for steps in (2, 0):
+        model = network()
+        optimizer = NysAct(model, **SETTINGS)
+        next(p for name, p in model.named_parameters() if "bias" in name).requires_grad_(False)
+        train(model, optimizer, batches(steps))
+        states.append(get_optimizer_state_dict(model, optimizer)["state"])
+    shapes = [
+        {(name, key): v.shape for name, state in each.items() for key, v in state.items()}
+        for each in states
+    ]
+    assert (
+        shapes[0].items() >= {k: s for k, s in shapes[1].items() if "momentum" not in k[1]}.items()
+    )

@@ -235,3 +235,27 @@ def test_a_group_without_parameters_is_fine(face):
     for m, each in ((model, optimizer), (other, restored)):
         step(m, each, seed=1)
     assert same(values(model), values(other))
+
+
+@pytest.mark.parametrize(
+    "leave", [lambda o: o.param_groups.pop(), lambda o: o.param_groups[1]["params"].clear()]
+)
+def test_parameters_that_left_are_no_part_of_a_state_dict(leave):
+    model = nn.ModuleList([nn.Linear(6, 2), nn.Linear(6, 2)]).double()
+    optimizer = plain(model, [{"params": layer.parameters()} for layer in model], rank=4)
+    for seed in range(4):
+        for layer in model:
+            backward(layer, randn(9, 6, seed=seed))
+        optimizer.step()
+        if seed == 1:
+            leave(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert list(optimizer.layers) == ["0"]
+
+
+def test_a_bad_interval_of_samples_is_refused_by_the_step_and_not_by_a_forward():
+    model = two_layers()
+    optimizer = plain(model)
+    optimizer.param_groups[0]["subsample"] = 0
+    with pytest.raises(ValueError, match="subsample=0, expected"):
+        step(model, optimizer)

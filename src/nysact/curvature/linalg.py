@@ -99,14 +99,18 @@ def damped_core(root: Tensor, shift: Tensor, damping: float | Tensor, power: flo
     # At least half the damping is left, so that the inverse is at most 2 / damping.
     kept = damping - shift.to(core.dtype).clamp(max=damping / 2)
     core.diagonal(dim1=-2, dim2=-1).add_(kept.unsqueeze(-1))
-    if power != 1:
-        values, vectors = torch.linalg.eigh(core)
-        powered: Tensor = (vectors * values.pow(-power).unsqueeze(-2)) @ vectors.mT
-        return powered
-    factor = torch.linalg.cholesky_ex(core)[0]
     identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
-    half: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)
-    return half.mT @ half
+    if power != 1:
+        (values, vectors), succeeded = _each(torch.linalg.eigh, core)
+        inverse = (vectors * values.pow(-power).unsqueeze(-2)) @ vectors.mT
+    else:
+        factor, info = torch.linalg.cholesky_ex(core)
+        half = torch.linalg.solve_triangular(factor, identity.expand_as(core), upper=False)
+        inverse, succeeded = half.mT @ half, info == 0
+    # Where rounding defeats a factorisation: the trace is above all eigenvalues, so the step is
+    # shorter and no less safe.
+    trace = core.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    return torch.where(succeeded[..., None, None], inverse, identity * trace**-power)
 
 
 def _each(

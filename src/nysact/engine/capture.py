@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import unserializable_hook
 
 from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
@@ -77,7 +78,11 @@ def _remove(hooks: Iterable["ForwardHook"]) -> None:
 
 @disable_dynamo
 def _before_accumulation(layer: Layer, gradient: Tensor) -> None:
-    layer.pending.receive(reset=layer.weight.grad is None)
+    held, pending = layer.weight.grad, layer.pending
+    # Others changed the gradient since the last accumulation: perhaps they set it to zero.
+    changed = held is not None and held._version != pending.gradient_version
+    zeroed = changed and pending.has_calls and not local(held).any()
+    pending.receive(reset=held is None or bool(zeroed))
 
 
 @disable_dynamo
@@ -85,6 +90,7 @@ def _after_accumulation(layer: Layer, weight: Tensor) -> None:
     # fully_shard calls from the stream that reduces gradients, after several backward passes
     # perhaps: the calls are set aside by the step.
     layer.pending.has_gradient = True
+    layer.pending.gradient_version = None if weight.grad is None else weight.grad._version
     if not layer.is_sharded:
         layer.pending.set_aside()
 
@@ -117,8 +123,9 @@ class ForwardHook:
             and not layer.pending.handles
         ):
             before, after = (
-                partial(_before_accumulation, layer),
-                partial(_after_accumulation, layer),
+                # Marked, so that pickling the weight doesn't warn that they are left out.
+                unserializable_hook(partial(hook, layer))
+                for hook in (_before_accumulation, _after_accumulation)
             )
             layer.pending.handles = [
                 layer.weight.register_hook(before),

@@ -50,7 +50,7 @@ class Engine:
     def step(self, update: Callable[[dict[Tensor, Tensor]], None]) -> None:
         """Capture, reduce, refresh, apply; then ``update`` takes the gradients by parameter."""
         self.processes.check_alone()
-        self._follow_model()
+        self.follow_model()
         with without_autocast(self._groups[0].device.type):
             with labelled("nysact.capture"):
                 due = self._commit()
@@ -68,7 +68,7 @@ class Engine:
     def begin_step(self) -> None:
         self.capture.begin_step(self._groups)
 
-    def _follow_model(self) -> None:
+    def follow_model(self) -> None:
         """Regroup after a bias was frozen or thawed, the model moved, or a setting changed."""
         gone = {hook.layer: True for hook in self.capture.hooks if not hook.is_current()}
         if gone:

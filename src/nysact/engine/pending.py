@@ -60,6 +60,7 @@ class PendingStatistics:
         self.unhook()
         self._calls = self._signs = 0
         self._version: int | None = None
+        self.gradient_version: int | None = None  # after the last accumulation
         self.has_gradient = False  # whether a backward pass reached the weight
         self._captured = 0  # samples of the calls since the last step
         self._arrived: dict[int, list[CallStatistics]] = {}

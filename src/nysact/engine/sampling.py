@@ -37,8 +37,8 @@ def sample(
     start: int,
 ) -> tuple[Sequence[Tensor], float]:
     """The sampled inputs of a call, and how many samples each of them stands for."""
-    if subsample != "auto":
-        stride = subsample
+    if subsample != "auto":  # a bad value is refused by the step
+        stride = subsample if isinstance(subsample, int) and subsample > 0 else 1
     elif reads_rows(adapter):
         return _sample_rows(inputs, start)
     else:

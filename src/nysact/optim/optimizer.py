@@ -177,6 +177,7 @@ class PreconditionedOptimizer(SavedOptimizer):
         if self._processes and self._wrapper is not None:
             check_no_join(self._wrapper())
         if closure is None and self._only_initialises():
+            self.engine.follow_model()
             self._init_state()
             self.engine.publish(self.state)
             return None
@@ -187,7 +188,12 @@ class PreconditionedOptimizer(SavedOptimizer):
         if self._search is not None:
             self._search.finish()
         self._follow_groups()
-        self.engine.step(self._update)
+        try:
+            self.engine.step(self._update)
+        except BaseException:
+            # Part of it may be done: show all there is, so that a state dict of it loads.
+            self.engine.publish(self.state)
+            raise
         for group in self.param_groups:
             group["step"] += 1
         self.engine.publish(self.state)
@@ -281,6 +287,9 @@ class PreconditionedOptimizer(SavedOptimizer):
             check_group(group, self._grouped)
         self._assignments.check(model, self.param_groups)
         self._restart(model, {before[names[p]]: p for p in seen if names[p] in before})
+        # A state dict has no place for the state of parameters that left.
+        for gone in [p for p in self.state if isinstance(p, Tensor) and p not in seen]:
+            del self.state[gone]
 
     def _restart(self, model: nn.Module, renamed: Mapping[Tensor, Tensor]) -> None:
         """Observe the layers that the groups cover now; what is known of the others is kept."""
