@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nysact import NysAct
-from nysact.experiments.data.digits import load_digits
+from nysact.experiments.data.small_images import load_digits
 from nysact.experiments.models import digits_network
 
 
