@@ -12,7 +12,7 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -135,21 +135,26 @@ def register_hidden_hook(
     return handle
 
 
-_MODES = torch._C._TorchDispatchModeKey
+def labelled(name: str) -> AbstractContextManager[Any]:
+    """Label what runs inside for a profiler; without one a label costs as much as a small layer."""
+    return torch.profiler.record_function(name) if _profiling() else nullcontext()
+
+
+_profiling = torch._C._autograd._profiler_enabled
+_MODES = tuple(
+    getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")
+)
 
 
 def is_recorded() -> bool:
     """Whether this call is transformed, exported, traced or faked, and so no part of a training."""
     # Tensors of such a call must not outlive it, and ours must not enter it.
-    if torch.compiler.is_exporting():
-        return True
-    return not torch.compiler.is_compiling() and (
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return (
         torch._C._functorch.maybe_current_level() is not None
         or torch._C._get_tracing_state() is not None
-        or any(
-            torch._C._get_dispatch_mode(mode) is not None
-            for mode in (_MODES.FAKE, _MODES.PROXY, _MODES.FUNCTIONAL)
-        )
+        or any(torch._C._get_dispatch_mode(mode) is not None for mode in _MODES)
     )
 
 

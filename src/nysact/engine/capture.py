@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from nysact.distributed import check_inputs, local
 from nysact.engine.layer import Layer
@@ -23,6 +22,7 @@ from nysact.torch_private import (
     is_data_parallel_replica,
     is_fake,
     is_recorded,
+    labelled,
     own_parameter,
     register_hidden_hook,
 )
@@ -136,11 +136,12 @@ class ForwardHook:
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> None:
         """Capture one call; other hooks have replaced its inputs by now, if any do."""
-        window, call = self.layer.pending.window, Call(args, kwargs)
+        window = self.layer.pending.window
         if not (window.capturing and torch.is_grad_enabled()) or is_recorded():
             return
+        call = Call(args, kwargs)
         if not torch.compiler.is_compiling():
-            with record_function("nysact.capture"):
+            with labelled("nysact.capture"):
                 self._record(module, call, output)
         elif window.curvature.observes_outputs or not self._compiles(call):
             self._record_outside_graph(module, call, output)
@@ -156,7 +157,7 @@ class ForwardHook:
         if is_data_parallel_replica(module):
             raise TypeError(DATA_PARALLEL)
         weight, pending = self.layer.weight, self.layer.pending
-        outputs = list(_tensors(output))
+        outputs = [output] if isinstance(output, Tensor) else list(_tensors(output))
         if any(is_fake(tensor) for tensor in outputs):
             return
         pending.was_called = True
@@ -194,7 +195,7 @@ class ForwardHook:
     def _arrive(self, module: nn.Module, statistics: CallStatistics, gradient: Tensor) -> None:
         """A backward pass reached the output of a call."""
         pending = self.layer.pending
-        with record_function("nysact.capture"):
+        with labelled("nysact.capture"):
             if pending.arrive(statistics) and pending.window.curvature.observes_outputs:
                 rows = self._adapter.output_rows(module, gradient)
                 statistics.measure_outputs(rows.to(pending.window.dtype))

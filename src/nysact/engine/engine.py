@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any
 
 from torch import Tensor
-from torch.profiler import record_function
 
 from nysact.curvature import Curvature, Tensors
 from nysact.distributed import Processes, join_blocks, local
@@ -16,6 +15,7 @@ from nysact.engine.layer import Layer
 from nysact.engine.layer_group import LayerGroup, group_key
 from nysact.engine.sharing import shared_factors
 from nysact.engine.statistics import without_autocast
+from nysact.torch_private import labelled
 
 Due = Mapping[LayerGroup, list[bool]]
 
@@ -52,16 +52,18 @@ class Engine:
         self.processes.check_alone()
         self._follow_model()
         with without_autocast(self._groups[0].device.type):
-            with record_function("nysact.capture"):
+            with labelled("nysact.capture"):
                 due = self._commit()
-            with record_function("nysact.reduce"):
+            with labelled("nysact.reduce"):
                 self._reduce(due)
-            with record_function("nysact.refresh"):
+            with labelled("nysact.refresh"):
                 self._refresh(due)
-            with record_function("nysact.apply"):
-                preconditioned = [group.precondition() for group in self._groups]
-        with record_function("nysact.update"):
-            update({param: grad for each in preconditioned for param, grad in each.items()})
+            with labelled("nysact.apply"):
+                preconditioned: dict[Tensor, Tensor] = {}
+                for group in self._groups:
+                    group.precondition(preconditioned)
+        with labelled("nysact.update"):
+            update(preconditioned)
 
     def begin_step(self) -> None:
         self.capture.begin_step(self._groups)
@@ -238,12 +240,17 @@ class Engine:
             for name in tensors:
                 state[weight].pop(name, None)
         self._stale.clear()
-        for layer in self.distinct:
-            tensors, shown = self.state(layer), state[layer.weight]
-            if "rows" not in shown or self._published.get(layer) is not tensors:
-                self._published[layer] = tensors
+        for group in self._groups:
+            first = group.layers[0]
+            if self._published.get(first) is group.state(first) and "rows" in state[first.weight]:
+                continue
+            self._published[first] = group.state(first)
+            for layer in group.layers:
                 # Where ranks hold blocks of a layer's inputs, as parts of common tensors.
-                shown.update(join_blocks(tensors, layer.weight, layer.shard.block_dim))
+                tensors = group.state(layer)
+                state[layer.weight].update(
+                    join_blocks(tensors, layer.weight, layer.shard.block_dim)
+                )
 
     def snapshots(self) -> dict[Tensor, Tensors]:
         """Weight to the tensors of its layer, for :meth:`load`."""

@@ -56,6 +56,13 @@ class Layer:
         return is_sharded(self.weight)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether gradients become matrices, and back, by a change of shape."""
+        adapter, base = type(self.adapter), LayerAdapter
+        by_shape = (adapter.to_matrix, adapter.from_matrix) == (base.to_matrix, base.from_matrix)
+        return by_shape and not self.is_sharded and self.weight.is_contiguous()
+
+    @property
     def _held(self) -> Geometry:
         """The matrices with a row on this rank, with their rows on other ranks."""
         return Geometry(self.shard.groups, self.shard.out_features, self.shard.in_features)

@@ -61,6 +61,7 @@ class LayerGroup:
         self.factors = Factors(names, self.options, curvature, self.shape, self.dtype)
         self.failures = RefreshFailures(names, self.options)
         self._reduced = reduced
+        self._is_plain = self.dtype == first.weight.dtype and all(each.is_plain for each in layers)
         self._attempted = [False] * len(layers)
         self._without_data = [0] * len(layers)  # windows that ended so
         self._window: int | None = None
@@ -94,10 +95,11 @@ class LayerGroup:
 
     def fits(self) -> bool:
         """Whether all that the state was made for is still so: device, dtype, bias and options."""
+        device, dtype = self.device, self.dtype
         return self.structure == structure_of(self.options) and all(
-            layer.weight.device == self.device
+            layer.weight.device == device
+            and (layer.weight.dtype == dtype or layer.statistic_dtype == dtype)
             and layer.has_bias == self.has_bias
-            and layer.statistic_dtype == self.dtype
             for layer in self.layers
         )
 
@@ -267,44 +269,70 @@ class LayerGroup:
 
     # --- gradients ---------------------------------------------------------------------------
 
-    def precondition(self) -> dict[Tensor, Tensor]:
+    def precondition(self, result: dict[Tensor, Tensor]) -> None:
         """Precondition the gradients: parameter to new gradient, where it has one."""
-        result: dict[Tensor, Tensor] = {
-            layer.weight: local_gradient(layer.weight)
-            for layer in self.layers
-            if layer.shard.is_empty and layer.weight.grad is not None
-        }
+        for layer in self.layers if not self._is_plain else ():
+            if layer.shard.is_empty and layer.weight.grad is not None:
+                result[layer.weight] = local_gradient(layer.weight)
         for layers in self._batches():
-            gradients = [layer.gradients(self.dtype, bias=self.has_bias) for layer in layers]
-            weights, biases = zip(*gradients, strict=True)
-            weight, bias = self.curvature.precondition(
-                _stack(weights), _stack(biases) if self.has_bias else None, self._action(layers)
-            )
-            for index, layer in enumerate(layers):
-                part = None if bias is None else bias[index]
-                result.update(layer.write_back(weight[index], part))
-        return result
+            weights = [layer.weight for layer in layers]
+            biases = [layer.bias for layer in layers if layer.bias is not None and self.has_bias]
+            gradients = [p.grad for p in (*weights, *biases) if p.grad is not None]
+            if self._is_plain and len(gradients) == len(weights) + len(biases):
+                result.update(self._precondition_stacked(weights, biases, gradients, layers))
+            else:
+                self._precondition_each(layers, result)
+
+    def _precondition_stacked(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        layers: Sequence[Layer],
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        count = len(weights)
+        shape = (count, self.shape.groups, self.shape.out)
+        weight = _stack(gradients[:count]).reshape(*shape, -1)
+        bias = _stack(gradients[count:]).reshape(shape) if biases else None
+        weight, bias = self.curvature.precondition(weight, bias, self._action(layers))
+        yield from zip(weights, weight.reshape(count, *weights[0].shape).unbind(), strict=True)
+        if bias is not None:
+            yield from zip(biases, bias.reshape(count, -1).unbind(), strict=True)
+
+    def _precondition_each(self, layers: Sequence[Layer], result: dict[Tensor, Tensor]) -> None:
+        """The same for gradients that each layer lays out in a way of its own."""
+        gradients = [layer.gradients(self.dtype, bias=self.has_bias) for layer in layers]
+        weights, biases = zip(*gradients, strict=True)
+        weight, bias = self.curvature.precondition(
+            _stack(weights), _stack(biases) if self.has_bias else None, self._action(layers)
+        )
+        for index, layer in enumerate(layers):
+            part = None if bias is None else bias[index]
+            result.update(layer.write_back(weight[index], part))
 
     def _action(self, layers: Sequence[Layer]) -> Tensors:
         """The slice of the action that belongs to some layers, and to the groups on this rank."""
-        rows = slice(layers[0].pending.index, layers[-1].pending.index + 1)
-        action = {name: value[rows] for name, value in self.factors.action().items()}
-        shard = layers[0].shard
-        if shard.groups == self.shape.groups:
-            return action
-        groups = slice(shard.first_group, shard.first_group + shard.groups)
-        return {name: value[:, groups] for name, value in action.items()}
+        action, shard = self.factors.action(), layers[0].shard
+        if len(layers) < len(self.layers):
+            rows = slice(layers[0].pending.index, layers[-1].pending.index + 1)
+            action = {name: value[rows] for name, value in action.items()}
+        if shard.groups < self.shape.groups:
+            groups = slice(shard.first_group, shard.first_group + shard.groups)
+            action = {name: value[:, groups] for name, value in action.items()}
+        return action
 
-    def _batches(self) -> Iterator[list[Layer]]:
+    def _batches(self) -> Iterator[Sequence[Layer]]:
         """Runs of layers that have a gradient, as long as a batch of their matrices may be."""
         limit = _BATCH_ELEMENTS.get(self.device.type, _ELEMENTS)
         most = max(1, limit // max(1, local(self.layers[0].weight).numel()))
-        for ready, layers in groupby(
-            self.layers, lambda layer: layer.weight.grad is not None and not layer.shard.is_empty
-        ):
+        for ready, layers in groupby(self.layers, _is_ready):
             run = list(layers) if ready else []
             for start in range(0, len(run), most):
                 yield run[start : start + most]
+
+
+def _is_ready(layer: Layer) -> bool:
+    return layer.weight.grad is not None and not layer.shard.is_empty
 
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:

@@ -39,12 +39,11 @@ class CallStatistics:
         """Keep the map that the sampled inputs induce until :meth:`measure`."""
         self._linear_map, self._scale = linear_map, scale
 
-    @torch.no_grad()
     def measure(self) -> None:
         """Reduce the sampled inputs to sums over their rows, scaled to those of all rows."""
         if self._linear_map is None:
             return
-        with without_autocast(self._probes.device.type):
+        with torch.no_grad(), without_autocast(self._probes.device.type):
             self.sums = self._curvature.measure(self._linear_map, self._probes, self._offset)
         if self._scale != 1:
             foreach_mul(list(self.sums.values()), self._scale)
@@ -79,10 +78,11 @@ class CallQueue:
             self.flush()
 
     def flush(self) -> None:
-        calls = self._calls
-        self.drop()
-        for call in calls:
-            call.measure()
+        if self._calls:
+            calls = self._calls
+            self.drop()
+            for call in calls:
+                call.measure()
 
     def drop(self) -> None:
         self._calls: list[CallStatistics] = []
