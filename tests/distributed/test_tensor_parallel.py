@@ -141,8 +141,10 @@ def test_data_parallel_groups_of_tensor_parallel_processes_learn_from_the_union(
 
 def ambiguous():
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    model = parallel(mesh["tp"])
+    unknown = NysAct(model)  # A wrapper could still tell, until the first step.
     with pytest.raises(ValueError, match="unknown which of them share"):
-        NysAct(parallel(mesh["tp"]))
+        step(model, unknown, 0)
     model = parallel(mesh["tp"])
     optimizer = NysAct(model, process_group=mesh["dp"], **OPTIONS)
     for seed in range(3):

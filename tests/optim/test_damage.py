@@ -46,6 +46,10 @@ def places(value):
             yield from places(inner)
 
 
+def _to_numpy(tensor):
+    return tensor.float().numpy()
+
+
 def damage(data, state):
     found = list(places(state))
     container, key = found[data.draw(st.integers(0, len(found) - 1))]
@@ -54,7 +58,7 @@ def damage(data, state):
     if action == "drop":
         del container[key]
     elif action == "retype" and isinstance(value, torch.Tensor):
-        change = st.sampled_from([*CASTS, torch.Tensor.tolist, torch.Tensor.numpy, torch.ravel])
+        change = st.sampled_from([*CASTS, torch.Tensor.tolist, _to_numpy, torch.ravel])
         change = data.draw(change)
         container[key] = value.to(change) if isinstance(change, torch.dtype) else change(value)
     elif action == "retype":
