@@ -278,7 +278,9 @@ class LayerGroup:
             weights = [layer.weight for layer in layers]
             biases = [layer.bias for layer in layers if layer.bias is not None and self.has_bias]
             gradients = [p.grad for p in (*weights, *biases) if p.grad is not None]
-            if self._is_plain and len(gradients) == len(weights) + len(biases):
+            complete = len(gradients) == len(weights) + len(biases)
+            # A model may be cast after the optimizer was built.
+            if self._is_plain and complete and all(g.dtype == self.dtype for g in gradients):
                 result.update(self._precondition_stacked(weights, biases, gradients, layers))
             else:
                 self._precondition_each(layers, result)

@@ -11,11 +11,15 @@ from typing import Any, BinaryIO
 from nysact.experiments.errors import ExperimentError
 
 
-def check_writable(folder: Path, option: str) -> None:
-    """Make a folder, and make sure before any work that files can be written there."""
+def check_writable(folder: Path, option: str, *, make: bool = True) -> None:
+    """Make sure before any work that files can be written to a folder, and make it if asked."""
+    there = folder.absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            there = next(each for each in (there, *there.parents) if each.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise ExperimentError(

@@ -50,8 +50,8 @@ def run_and_report(
 def check_folders(options: BatchOptions) -> None:
     """Make sure before any work that runs and report can be written."""
     if not options.dry_run:
-        check_writable(options.runs, "--runs")
-        check_writable(options.output, "--output")
+        check_writable(options.runs, "--runs", make=False)
+        check_writable(options.output, "--output", make=False)
 
 
 def show_plan(configs: Sequence[Config], seconds: Seconds, jobs: int) -> None:
