@@ -26,7 +26,7 @@ help: ## list the targets
 	@echo "  PYTHON=python3.12 picks the interpreter; ARGS=\"...\" goes to the command that is run."
 
 .PHONY: demo
-demo: $(VENV)/.installed ## set up, then compare SGD, AdamW and NysAct on a small problem
+demo: $(VENV)/.installed-demo ## set up, then compare SGD, AdamW and NysAct on a small problem
 	$(BIN)/nysact demo $(ARGS)
 
 .PHONY: test
@@ -112,6 +112,10 @@ $(PY):
 		rm -rf $(VENV) && \
 		$(PYTHON) -m venv --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(PY) install pip; }
+
+$(VENV)/.installed-demo: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet -e ".[demo]"
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet -e ".[experiments]"

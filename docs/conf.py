@@ -5,7 +5,11 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import typer
 from sphinx.errors import ExtensionError
+from typer.cli import get_docs_for_click
+
+from nysact.experiments.commands import app as commands
 
 project = "nysact"
 author = "The nysact authors"
@@ -17,6 +21,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     # Ships MathJax with the pages, so that formulas need no network.
     "sphinx-mathjax-offline",
@@ -27,6 +32,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
+autodoc_mock_imports = ["lightning"]  # everything else comes with the extra
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -42,6 +48,15 @@ def skip_alias(
 ) -> bool | None:
     """Skip the fields of a named tuple: its docstring has them already."""
     return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def add_commands(app: Any, name: str, source: list[str]) -> None:
+    """Add the commands with their options to their page, as typer describes them."""
+    if name == "cli":
+        command = typer.main.get_command(commands)
+        context = typer.Context(command, info_name="nysact")
+        shown = get_docs_for_click(obj=command, ctx=context, indent=1, name="nysact")
+        source[0] += shown.replace("<list[", "<").replace("]>", ">")
 
 
 EXTERNAL = re.compile(
@@ -61,5 +76,6 @@ def require_offline(app: Any, exception: Exception | None) -> None:
 
 
 def setup(app: Any) -> None:
+    app.connect("source-read", add_commands)
     app.connect("autodoc-skip-member", skip_alias)
     app.connect("build-finished", require_offline, priority=900)  # after all copying

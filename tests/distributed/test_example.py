@@ -9,11 +9,19 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "several_processes.py"
 
 
-def run_example(*args, **options):
+def example():
     spec = importlib.util.spec_from_file_location("several_processes", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.fit(*args, **options)
+    return module
+
+
+def run_example(*args, **options):
+    return example().fit(*args, **options)
+
+
+def test_what_the_example_imports_exists():
+    assert callable(example().load_digits)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from nysact.experiments.bench.command import bench, growth
 from nysact.experiments.demo.command import demo
@@ -14,7 +16,21 @@ from nysact.experiments.run.command import train
 from nysact.experiments.sweeps.commands import reproduce, sweep
 from nysact.experiments.sweeps.suite import suite
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+class Commands(TyperGroup):
+    """Commands whose errors name the value that was given; typer's own leave it out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                given = ", ".join(repr(each["input"]) for each in error.__cause__.errors())
+                error.message = f"{given}: {error.message}"
+            raise
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "bench": bench,

@@ -156,6 +156,12 @@ def test_unknown_model_names_the_nearest():
     assert "no model 'resnet33': the nearest is 'resnet32'" in result.stderr
 
 
+def test_size_that_is_no_number_is_named():
+    result = nysact("growth", "--dims", "8,x")
+    assert result.exit_code == 2
+    assert "'8,x'" in result.stderr
+
+
 def growth(folder, *more: object):
     sizes = ("--dims", 64, "--dims", 128, "--ranks", 2, "--ranks", 4)
     size = (*sizes, "--rank", 4, "--dim", 16, "--rows", 5)

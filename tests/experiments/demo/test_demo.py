@@ -1,4 +1,8 @@
 import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from nysact.experiments.line_styles import STYLES
 from nysact.experiments.run.problem import load_images
 from nysact.experiments.run.store import load_runs
 from tests.experiments.data.idx_files import accept_any_content, write_fashion_mnist
+
+ROOT = Path(__file__).parents[3]
 
 
 def nysact(*arguments: object):
@@ -67,6 +73,27 @@ def test_same_seeds_give_the_same_results_bit_for_bit_whatever_the_global_stream
     a, b = ([run.metrics for run in load_runs(folder / "runs")] for folder in (first[0], tmp_path))
     assert a == b
     assert a[0] != a[1], "the seed changes nothing"
+
+
+def test_demo_needs_no_package_that_its_extra_leaves_out(tmp_path):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    others = [re.split(r"[>\[]", package)[0] for package in extras["experiments"]]
+    missing = dict.fromkeys({*others} - {"nysact", "scipy"})  # scikit-learn brings scipy
+    command = ["demo", "--train-size", "64", "--epochs", "1", "--seeds", "1", "--cpu"]
+    code = f"""
+import sys
+sys.modules.update({missing})
+sys.argv[1:] = {command}
+from nysact.experiments.cli import main
+main()
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "nysact-demo" / "demo-digits.png").is_file()
 
 
 def test_finished_demo_is_shown_again_and_says_so(first):

@@ -50,6 +50,16 @@ def test_dry_run_shows_the_plan_and_does_nothing(nysact, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"digits.toml"}
 
 
+@pytest.mark.parametrize("option", ["--runs", "--output"])
+def test_folder_that_cannot_be_written_to_is_refused_before_a_run_is_timed(
+    nysact, timed_runs, option
+):
+    result = nysact("digits.toml", "--yes", option, "/dev/null/x")
+    assert result.exit_code == 2
+    assert f"{option} /dev/null/x: cannot be written to" in result.stderr
+    assert timed_runs == []
+
+
 def test_dry_run_says_that_data_would_be_downloaded(nysact, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     result = nysact("figure6", "--dry-run", "--column", "ResNet-32, CIFAR-10", "--row", "NysAct")

@@ -35,6 +35,7 @@ def test_the_plan_announces_runs_and_time_and_does_nothing(nysact, tmp_path):
     [
         (("suite", "--task", "LeNet5"), "nearest is 'LeNet-5'"),
         (("suite", "--optimizer", "NysAkt"), "nearest is 'NysAct'"),
+        ((*HERE, "--runs", "/dev/null/x"), "--runs /dev/null/x: cannot be written to"),
         (HERE, "no terminal to ask on: add --yes"),
     ],
 )

@@ -40,6 +40,18 @@ def test_plan_has_as_many_runs_as_the_search(nysact, tmp_path, options, count):
     assert {path.name for path in tmp_path.iterdir()} == {"digits.toml"}
 
 
+@pytest.mark.parametrize("option", ["--runs", "--output"])
+@pytest.mark.parametrize("values", ["0.1,0.3", "log:0.01:1"])
+def test_folder_that_cannot_be_written_to_is_refused_before_a_run_is_timed(
+    nysact, timed_runs, option, values
+):
+    search = "adaptive" if ":" in values else "grid"
+    result = nysact(*HERE, "--vary", f"{LR}={values}", "--search", search, option, "/dev/null/x")
+    assert result.exit_code == 2
+    assert f"{option} /dev/null/x: cannot be written to" in result.stderr
+    assert timed_runs == []
+
+
 def test_finished_trials_are_reported_and_not_run_again(nysact, tmp_path):
     base = next(c for c in load("digits.toml").runs([0]) if c.row == "NysAct")
     for rate in (0.1, 0.3):

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nysact.experiments.config import Config
 from nysact.experiments.errors import ExperimentError
+from nysact.experiments.files import check_writable
 from nysact.experiments.formatting import duration
 from nysact.experiments.options import BatchOptions
 from nysact.experiments.recipes import Recipe
@@ -31,6 +32,7 @@ def run_and_report(
     seeds: int | None = None,  # None for the recipe's
 ) -> None:
     """Show the plan, train what is missing, and report."""
+    check_folders(options)
     executor = executor_for(configs, options)
     missing = [config for config in configs if not folder_of(config, executor.root).finished]
     seconds = estimate(missing, executor, download=not options.dry_run)
@@ -43,6 +45,13 @@ def run_and_report(
     stored = [load_run(path) for path in paths if (path / "config.json").is_file()]
     write_report(sections_of(stored, recipes, seeds=seeds), options.output, Console())
     conclude(outcomes)
+
+
+def check_folders(options: BatchOptions) -> None:
+    """Make sure before any work that runs and report can be written."""
+    if not options.dry_run:
+        check_writable(options.runs, "--runs")
+        check_writable(options.output, "--output")
 
 
 def show_plan(configs: Sequence[Config], seconds: Seconds, jobs: int) -> None:

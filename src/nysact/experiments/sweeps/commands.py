@@ -89,7 +89,7 @@ def run_sweep(options: SweepOptions) -> None:
     # Imported here, so that --help does not wait for it.
     from nysact.experiments.recipes import find_runs, load
     from nysact.experiments.sweeps.adaptive import AdaptiveSearch, checked_metric, search_and_report
-    from nysact.experiments.sweeps.batch import run_and_report
+    from nysact.experiments.sweeps.batch import check_folders, run_and_report
     from nysact.experiments.sweeps.search import parse_space, search_kind, trials_of, varied
 
     recipe, spaces = load(options.recipe), dict(map(parse_space, options.vary))
@@ -102,6 +102,7 @@ def run_sweep(options: SweepOptions) -> None:
         run_and_report(list(chain(*runs)), [], options, options.seeds)
         return
     metric = checked_metric(options.metric or recipe.report.metric, base)
+    check_folders(options)
     database = (options.runs / name).resolve() / "study.db"
     if not options.dry_run:
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -46,12 +46,13 @@ def run_suite(options: SuiteOptions) -> None:
 
 def run_cells(cells: "Sequence[Cell]", options: BatchOptions) -> None:
     """Announce the duration, run what the protocol asks for in rounds, and write the results."""
-    from nysact.experiments.files import check_writable, write_text
-    from nysact.experiments.sweeps.batch import conclude, is_agreed, run_all
+    from nysact.experiments.files import write_text
+    from nysact.experiments.sweeps.batch import check_folders, conclude, is_agreed, run_all
     from nysact.experiments.sweeps.duration import estimate
     from nysact.experiments.sweeps.evaluations import evaluations
     from nysact.experiments.sweeps.executor import executor_for
 
+    check_folders(options)
     executor = executor_for([cell.base for cell in cells], options)
     left = [cell for cell in cells if cell.left()]
     bases = [cell.base for cell in left]
@@ -59,7 +60,6 @@ def run_cells(cells: "Sequence[Cell]", options: BatchOptions) -> None:
     announce(left, seconds, executor.jobs)
     if not is_agreed(len(left), options):
         return
-    check_writable(options.output, "--output")
     outcomes: dict[str, Outcome] = {}
     while left:
         plans = {cell: cell.plan(outcomes.keys())[1] for cell in left}
