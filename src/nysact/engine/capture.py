@@ -80,9 +80,13 @@ def _remove(hooks: Iterable["ForwardHook"]) -> None:
 def _before_accumulation(layer: Layer, gradient: Tensor) -> None:
     held, pending = layer.weight.grad, layer.pending
     # Others changed the gradient since the last accumulation: perhaps they set it to zero.
-    changed = held is not None and held._version != pending.gradient_version
-    zeroed = changed and pending.has_calls and not local(held).any()
-    pending.receive(reset=held is None or bool(zeroed))
+    zeroed = (
+        held is not None
+        and pending.has_calls
+        and held._version != pending.gradient_version
+        and not local(held).any()
+    )
+    pending.receive(reset=held is None or zeroed)
 
 
 @disable_dynamo
