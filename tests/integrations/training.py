@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 from torch import nn
 from torch.optim import AdamW
@@ -70,3 +71,11 @@ def assert_resumed(optimizer, straight):
     ours, theirs = tensors(optimizer), tensors(straight)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def assert_a_kill_changes_nothing(run, build, folder):
+    """Compare a training that is killed and resumed with an undisturbed one."""
+    straight = run(build, folder / "straight")
+    with pytest.raises(KilledError):
+        run(build, folder / "killed", kill=True)
+    assert_resumed(run(build, folder / "killed", seed=1, resume=True), straight)

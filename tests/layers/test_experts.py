@@ -156,7 +156,7 @@ def test_an_expert_without_tokens_borrows_those_of_the_others(build):
 
 def test_its_own_tokens_outweigh_what_it_borrowed():
     module = experts("Mixtral")
-    # A covariance that is not sketched goes on from window to window.
+    # The running average of an exact covariance continues across windows.
     optimizer = FOOF(module, **PLAIN | {"lr": 0.0}, damping=0.3)
     for seed in range(3):
         step(module, optimizer, batch(seed, among=EXPERTS - 1))

@@ -256,9 +256,9 @@ _hooks: MutableMapping[int, ForwardHook] = weakref.WeakValueDictionary()
 _numbers = count()
 
 
-# One opaque operator, which compilers neither trace nor drop, for the marker that it is said to
-# change. In contrast to torch.library.custom_op nothing checks whether it was changed, which
-# activation checkpointing would refuse.
+# An opaque operator: compilers do not trace it, and do not drop it either, because its schema says
+# that it mutates the marker. torch.library.custom_op would check that the marker was mutated, and
+# activation checkpointing refuses that check.
 _library = torch.library.Library("nysact", "DEF")
 _library.define("capture(Tensor[] inputs, int hook, Tensor(a!) marker) -> ()")
 

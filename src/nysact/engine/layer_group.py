@@ -302,7 +302,7 @@ class LayerGroup:
             yield from zip(biases, bias.reshape(count, -1).unbind(), strict=True)
 
     def _precondition_each(self, layers: Sequence[Layer], result: dict[Tensor, Tensor]) -> None:
-        """The same for gradients that each layer lays out in a way of its own."""
+        """Precondition gradients that each layer lays out differently."""
         gradients = [layer.gradients(self.dtype, bias=self.has_bias) for layer in layers]
         weights, biases = zip(*gradients, strict=True)
         weight, bias = self.curvature.precondition(

@@ -278,7 +278,7 @@ def check_fit(config: Config, inputs: Tensor, targets: Tensor) -> None:
 
 
 def classes_for(config: Config, targets: Tensor) -> int:
-    """Count the classes of the model (of the data, for one's own model), and check the targets."""
+    """Count the classes of the model (of the data, for a user's model), and check the targets."""
     highest = int(targets.max())
     if config.model.name == OWN:
         return highest + 1
