@@ -227,7 +227,7 @@ class Engine:
         return self._group_of[layer].factors.inverse(layer.pending.index)
 
     def diagnostics(self, layer: Layer) -> dict[str, Any]:
-        """What there is to know of a layer's factors."""
+        """Describe a layer's factors."""
         return self._group_of[layer].factors.diagnostics(layer.pending.index)
 
     def state(self, layer: Layer) -> Tensors:

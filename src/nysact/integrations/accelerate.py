@@ -12,7 +12,7 @@ def register(accelerator: Accelerator, optimizer: Any) -> None:
     """Make ``accelerator.save_state`` and ``load_state`` exact; call it on every process.
 
     A :class:`nysact.Preconditioner` that is not attached to an optimizer is also registered for
-    checkpointing. Call ``save_state`` on all processes, as Accelerate wants it::
+    checkpointing. Call ``save_state`` on all processes, as Accelerate requires::
 
         model, optimizer = accelerator.prepare(model, NysAct(model, lr=0.1))
         register(accelerator, optimizer)

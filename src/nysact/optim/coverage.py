@@ -70,7 +70,7 @@ def by_reason(skipped: Mapping[str, str], left: Counter[str]) -> list[str]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Plain numbers for a logger: of the eigenvalues the largest, of other vectors the mean."""
+    """Plain numbers for a logger: the largest eigenvalue, and the mean of other tensors."""
     found = {}
     for name, value in values.items():
         if isinstance(value, Tensor):

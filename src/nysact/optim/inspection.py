@@ -1,4 +1,4 @@
-"""What an optimizer tells of the layers that it preconditions."""
+"""The public views of the layers that an optimizer preconditions."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,9 +69,9 @@ class InspectableOptimizer(Optimizer):
         """Describe the current factors of each layer.
 
         Args:
-            flat: Return plain numbers for a logger, ``"layer/trace_captured"`` to its value: of
-                the eigenvalues the largest, of what a grouped convolution has several of the mean;
-                what is not known yet is left out.
+            flat: Return plain numbers for a logger, ``"layer/trace_captured"`` to its value: the
+                largest eigenvalue, and the mean of the other tensors over a convolution's groups.
+                Values that are not known yet are left out.
 
         Returns:
             Layer name to ``rank``, ``eigenvalues`` (ascending, ``(groups, rank)``) and ``trace``

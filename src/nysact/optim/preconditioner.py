@@ -27,8 +27,9 @@ class Preconditioner(NystromOptimizer, options=PreconditionerOptions):
         optimizer.step()
         optimizer.zero_grad()
 
-    Under a ``GradScaler`` call ``scaler.unscale_(optimizer)`` before :meth:`step`. Its
-    ``state_dict`` is to be saved beside the optimizer's.
+    Under a ``GradScaler`` call ``scaler.unscale_(optimizer)`` before :meth:`step`. Save its
+    ``state_dict`` beside the optimizer's; :func:`nysact.integrations.attach` makes one optimizer of
+    both, which steps, saves and loads the preconditioner.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What people change in the parameter groups of an optimizer between its steps."""
+"""Changes that users make to the parameter groups between steps."""
 
 from collections.abc import Mapping, Sequence
 from operator import is_
