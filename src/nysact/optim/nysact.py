@@ -48,10 +48,10 @@ class NysAct(NystromOptimizer, options=NysActOptions):
     ============= ========= =========
     sketch        with tail no tail
     ============= ========= =========
-    columns       0.66      1.07
-    gaussian      0.64      1.04
-    subspace      0.53      0.80
-    best possible 0.49      0.75
+    columns       0.67      1.08
+    gaussian      0.67      1.09
+    subspace      0.57      0.85
+    best possible 0.52      0.79
     ============= ========= =========
 
     Example:
