@@ -15,12 +15,12 @@ FACES = [NysAct, FOOF, KFAC, Eva, SKFAC, NysMuon, NysAdamW, Preconditioner]
 
 @contextlib.contextmanager
 def default_device(name):
-    before = torch.get_default_device()
     torch.set_default_device(name)
     try:
         yield
     finally:
-        torch.set_default_device(before)
+        # Not to "cpu": any default that is set turns off torch's fast path of encoder layers.
+        torch.set_default_device(None)
 
 
 # On "meta" every tensor that is made without a device shows: its values are gone.
